@@ -1,0 +1,66 @@
+"""Aurora runs AI agents the way Celery runs tasks. The journey of a task through the files:
+
+ 1. `agent.py`                    `await Triage.delay(alert)` validates the input and makes a `Task`
+                                  (`task.py`). The API, the scheduler, the alert handlers and any
+                                  `XADD` are other doors to step 3.
+ 2. `runtime/submitter.py`        accepts it: the row first and then the entry (durability
+                                  `database`), or the entry alone (`stream`).
+ 3. `streams/publisher.py`        one XADD to `aurora:agent:tasks`; never a MAXLEN.
+ 4. `streams/consumer.py`         the group "orchestrator": reads as many as there are free slots,
+                                  claims from the dead, dead-letters what cannot be read.
+ 5. `runtime/dispatcher.py`       finds the agent (`registry.py`), asks Redis whether the task has
+                                  ended already, gives it to a runner.
+ 6. `runtime/runner.py`           runs one attempt under its timeout; whatever happens becomes an
+                                  `Outcome` (`outcome.py`). Knows neither Redis nor Postgres.
+ 7. `runtime/lease.py`            meanwhile a thread of its own renews the pending entry.
+ 8. `streams/scripts/finish.lua`  result event + end marker + acknowledgement, in one step, and only
+                                  for the owner.
+ 9. `services/recorder.py`        tasks and results into Postgres, with the audit of each change in
+                                  the same transaction; acknowledged after the commit.
+10. `handle.py`                   `await handle.get()` has had the answer since step 8.
+ ↺  `services/reconciler.py`      finds rows whose entry Redis has lost, and publishes them again.
+
+Two facts carry the design. The stream's pending list is the lease; Postgres is the record.
+Execution is at least once; the result is exactly once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.agent import Agent
+from orchestrator.alert import Alert, AlertRule, Severity
+from orchestrator.context import RunContext
+from orchestrator.crontab import crontab
+from orchestrator.errors import OrchestratorError, TaskUnsuccessful
+from orchestrator.handle import Handle
+from orchestrator.retry import GiveUp, Retry, RetryLater
+from orchestrator.task import Durability, Priority, TaskState
+
+if TYPE_CHECKING:
+    from orchestrator.app import connect
+
+__all__ = [
+    "Agent",
+    "Alert",
+    "AlertRule",
+    "Durability",
+    "GiveUp",
+    "Handle",
+    "OrchestratorError",
+    "Priority",
+    "Retry",
+    "RetryLater",
+    "RunContext",
+    "Severity",
+    "TaskState",
+    "TaskUnsuccessful",
+    "connect",
+    "crontab",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # `connect` pulls in Redis and Postgres clients; whoever only writes agents does not pay.
+    if name == "connect":
+        return import_module("orchestrator.app").connect
+    raise AttributeError(f"module 'orchestrator' has no attribute {name!r}")

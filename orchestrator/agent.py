@@ -1,0 +1,193 @@
+"""The class that users write: `class Triage(Agent[Alert, Verdict])` with an `async def run`."""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from orchestrator.alert import AlertRule
+from orchestrator.client import current_submitter
+from orchestrator.context import RunContext, current_run
+from orchestrator.crontab import Crontab
+from orchestrator.errors import ConfigurationError, InvalidInput
+from orchestrator.handle import Handle
+from orchestrator.retry import Retry
+from orchestrator.task import Durability, Priority, Task, idempotent_id, new_id
+
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
+
+
+class Agent(Generic[InputT, OutputT]):
+    """Does one kind of work: typed in, typed out, found by its `name`.
+
+    A worker makes one instance per process and calls `run` for each attempt, many at a time, so
+    an instance must not keep a task's state. A plain `def run` runs in a thread.
+    """
+
+    name: ClassVar[str]  # what stands in messages; default: the class name in snake_case
+    queue: ClassVar[str] = "default"
+    priority: ClassVar[Priority] = Priority.NORMAL
+    retry: ClassVar[Retry] = Retry()
+    timeout: ClassVar[timedelta] = timedelta(minutes=10)  # of one attempt; then it is retried
+    concurrency: ClassVar[int | None] = None  # at a time in one worker; None: the worker's
+    schedules: ClassVar[Sequence[Crontab]] = ()
+    alerts: ClassVar[Sequence[AlertRule]] = ()  # which alerts become tasks of this agent
+
+    input_type: ClassVar[TypeAdapter[Any]]
+    output_type: ClassVar[TypeAdapter[Any]]
+
+    def run(self, task_input: InputT, ctx: RunContext) -> Any:
+        """Do the work: `async def run(self, input, ctx) -> OutputT`, or a plain `def`."""
+        raise NotImplementedError
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Read the types off the class line, so that a mistake shows at import."""
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            cls.name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+        if not re.fullmatch(r"[A-Za-z0-9_.\-]{1,100}", cls.name):
+            raise ConfigurationError(
+                f"agent name {cls.name!r} of {cls.__qualname__}: use letters, digits and _ . -"
+            )
+        if cls.queue in set(Priority):
+            raise ConfigurationError(
+                f"agent {cls.name!r}: {cls.queue!r} is a priority, not a queue; set `priority`"
+            )
+        for base in getattr(cls, "__orig_bases__", ()):
+            if get_origin(base) is Agent and not any(
+                isinstance(arg, TypeVar) for arg in get_args(base)
+            ):
+                cls.input_type, cls.output_type = (TypeAdapter(arg) for arg in get_args(base))
+
+    @classmethod
+    async def delay(cls, task_input: InputT) -> Handle[OutputT]:
+        """Submit one task with this agent's defaults. Errors as of `apply_async`."""
+        return await cls.apply_async(task_input)
+
+    @classmethod
+    async def apply_async(
+        cls,
+        task_input: InputT,
+        *,
+        countdown: float | timedelta | None = None,
+        eta: datetime | None = None,
+        expires: float | timedelta | datetime | None = None,
+        queue: str | None = None,
+        priority: Priority | str | None = None,
+        idempotency_key: str | None = None,
+        task_id: str | None = None,
+        tenant: str = "default",
+        metadata: dict[str, Any] | None = None,
+        durability: Durability | str | None = None,
+        session: Any = None,
+    ) -> Handle[OutputT]:
+        """Submit one task; Celery's words, times in seconds where a number is given.
+
+        `session`: a SQLAlchemy AsyncSession; the task is published if and only if it commits.
+        Raises InvalidInput, TaskIdConflict, PayloadTooLarge, NotConnected, Unavailable.
+        """
+        submitter = current_submitter()
+        now = datetime.now(UTC)
+        task = cls.task(
+            task_input,
+            run_at=_moment(eta if eta is not None else countdown, now),
+            expires_at=_moment(expires, now),
+            queue=queue,
+            priority=priority,
+            idempotency_key=idempotency_key,
+            task_id=task_id,
+            tenant=tenant,
+            metadata=metadata,
+        )
+        receipt = await submitter.submit(
+            task, durability=Durability(durability) if durability else None, session=session
+        )
+        return Handle(receipt, cls.output_type, submitter)
+
+    @classmethod
+    async def map(
+        cls, inputs: Iterable[InputT], *, durability: Durability | str | None = None
+    ) -> list[Handle[OutputT]]:
+        """Submit one task for each input, in bulk."""
+        submitter = current_submitter()
+        receipts = await submitter.submit_many(
+            [cls.task(each) for each in inputs],
+            durability=Durability(durability) if durability else None,
+        )
+        return [Handle(receipt, cls.output_type, submitter) for receipt in receipts]
+
+    @classmethod
+    def task(
+        cls,
+        task_input: InputT,
+        *,
+        task_id: str | None = None,
+        idempotency_key: str | None = None,
+        queue: str | None = None,
+        priority: Priority | str | None = None,
+        tenant: str = "default",
+        run_at: datetime | None = None,
+        expires_at: datetime | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> Task:
+        """The task that this input makes, not yet submitted. Raises InvalidInput."""
+        if task_id is None and idempotency_key is not None:
+            task_id = idempotent_id(tenant=tenant, agent=cls.name, key=idempotency_key)
+        parent = current_run()
+        return Task(
+            task_id=task_id or new_id(),
+            agent=cls.name,
+            input=cls.dump_input(task_input),
+            queue=queue or cls.queue,
+            priority=Priority(priority or cls.priority),
+            idempotency_key=idempotency_key,
+            run_at=run_at,
+            expires_at=expires_at,
+            parent_id=parent.task_id if parent else None,
+            root_id=(parent.task.root_id or parent.task_id) if parent else None,
+            tenant=tenant,
+            metadata=metadata or {},
+        )
+
+    @classmethod
+    def dump_input(cls, task_input: InputT) -> dict[str, Any]:
+        """The input as the JSON object that a message carries. Raises InvalidInput."""
+        checked = cls.load_input(task_input)
+        found = from_json(cls.input_type.dump_json(checked))
+        if not isinstance(found, dict):
+            raise InvalidInput(
+                cls.name, (("", f"a JSON object is needed, not {type(found).__name__}"),)
+            )
+        return found
+
+    @classmethod
+    def load_input(cls, raw: Any) -> InputT:
+        """Validate what a message brought. Raises InvalidInput, which names the fields."""
+        try:
+            loaded: InputT = cls.input_type.validate_python(raw)
+        except ValidationError as error:
+            raise InvalidInput(
+                cls.name,
+                tuple(
+                    ("".join(f"/{part}" for part in each["loc"]), each["msg"])
+                    for each in error.errors(include_url=False, include_input=False)
+                ),
+            ) from error
+        return loaded
+
+
+def _moment(given: float | timedelta | datetime | None, now: datetime) -> datetime | None:
+    match given:
+        case None:
+            return None
+        case datetime():
+            # A naive time means UTC, as on the wire.
+            return given if given.tzinfo else given.replace(tzinfo=UTC)
+        case timedelta():
+            return now + given
+        case _:
+            return now + timedelta(seconds=given)

@@ -1,0 +1,1 @@
+"""The record: the only place, with migrations/, that speaks to Postgres."""

@@ -1,0 +1,119 @@
+"""Writes what the fold of a batch came to (`orchestrator.record`), in the caller's transaction."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.db.bulk import Insert
+from orchestrator.record import AuditEntry, TaskRecord, Writes
+from orchestrator.task import TaskId, TaskState
+
+TASK_COLUMNS = {
+    "id": "uuid", "agent": "text", "state": "text", "progress": "int", "created_at": "timestamptz",
+    "attempt": "int", "crashes": "int", "digest": "text", "run_at": "timestamptz",
+    "published_at": "timestamptz", "stream": "text", "entry_id": "text", "worker": "text",
+    "started_at": "timestamptz", "finished_at": "timestamptz", "queue": "text", "priority": "text",
+    "tenant": "text", "input": "jsonb", "metadata": "jsonb", "idempotency_key": "text",
+    "parent_id": "uuid", "root_id": "uuid", "expires_at": "timestamptz",
+}  # fmt: skip
+_MUTABLE = (
+    "state", "progress", "attempt", "crashes", "digest", "run_at", "published_at", "stream",
+    "entry_id", "worker", "started_at", "finished_at",
+)  # fmt: skip
+# Filled in once, when the message of a task is read after its first event.
+_ASKED_FOR = (
+    "queue", "priority", "tenant", "input", "metadata", "idempotency_key", "parent_id", "root_id",
+    "expires_at", "created_at",
+)  # fmt: skip
+_LOADED = ("id", "agent", "created_at", *_MUTABLE)
+
+# The guard is for a row that another transaction wrote since we read: it never goes back.
+UPSERT_TASKS = Insert(
+    "tasks",
+    TASK_COLUMNS,
+    "ON CONFLICT (id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _MUTABLE)
+    + ", "
+    + ", ".join(
+        f'"{name}" = CASE WHEN tasks.digest IS NULL THEN excluded."{name}" ELSE tasks."{name}" END'
+        for name in _ASKED_FOR
+    )
+    + ", updated_at = now() WHERE excluded.progress > tasks.progress"
+    " OR (excluded.progress = tasks.progress AND excluded.state = tasks.state)",
+)
+INSERT_TASKS = Insert("tasks", TASK_COLUMNS, "ON CONFLICT (id) DO NOTHING RETURNING id::text")
+INSERT_RESULTS = Insert(
+    "results",
+    {
+        "task_id": "uuid", "agent": "text", "state": "text", "attempt": "int", "output": "jsonb",
+        "error": "jsonb", "usage": "jsonb", "worker": "text", "started_at": "timestamptz",
+        "finished_at": "timestamptz",
+    },
+    "ON CONFLICT (task_id) DO NOTHING",
+)  # fmt: skip
+UPSERT_ATTEMPTS = Insert(
+    "attempts",
+    {
+        "task_id": "uuid", "attempt": "int", "state": "text", "error": "jsonb", "usage": "jsonb",
+        "worker": "text", "started_at": "timestamptz", "finished_at": "timestamptz",
+    },
+    # Only an attempt that is still open is overwritten: its end stays.
+    "ON CONFLICT (task_id, attempt) DO UPDATE SET state = excluded.state, error = excluded.error,"
+    " usage = excluded.usage, worker = coalesce(excluded.worker, attempts.worker),"
+    " started_at = coalesce(attempts.started_at, excluded.started_at),"
+    " finished_at = excluded.finished_at WHERE attempts.state = 'running'",
+)  # fmt: skip
+INSERT_DEAD_LETTERS = Insert(
+    "dead_letters",
+    {
+        "id": "uuid", "stream": "text", "entry_id": "text", "task_id": "uuid", "agent": "text",
+        "reason": "text", "detail": "text", "fields": "jsonb", "created_at": "timestamptz",
+    },
+    "ON CONFLICT DO NOTHING",
+)  # fmt: skip
+INSERT_AUDIT = Insert(
+    "audit_events",
+    {
+        "id": "uuid", "at": "timestamptz", "action": "text", "actor": "text",
+        "object_type": "text", "object_id": "text", "before": "jsonb", "after": "jsonb",
+        "detail": "jsonb", "producer": "text", "sequence": "bigint",
+    },
+    "ON CONFLICT DO NOTHING RETURNING id::text",
+)  # fmt: skip
+
+
+async def lock_known(
+    connection: AsyncConnection, task_ids: Sequence[TaskId]
+) -> dict[TaskId, TaskRecord]:
+    """The rows of these tasks that exist, locked in one order for all, so that none deadlock."""
+    columns = ", ".join("id::text AS id" if name == "id" else name for name in _LOADED)
+    found = await connection.execute(
+        text(
+            f"SELECT {columns} FROM tasks WHERE id = ANY(CAST(:ids AS uuid[]))"  # noqa: S608
+            " ORDER BY id FOR UPDATE"
+        ),
+        {"ids": list(task_ids)},
+    )
+    return {row.id: _known(row._mapping) for row in found}  # noqa: SLF001 - SQLAlchemy's public name
+
+
+async def write(connection: AsyncConnection, writes: Writes) -> None:
+    """Write all of it; the caller commits."""
+    # By id, as they were locked: two recorders then wait for each other and never deadlock.
+    tasks = sorted(writes.tasks.values(), key=lambda record: record.id)
+    await UPSERT_TASKS.run(connection, tasks)
+    await INSERT_RESULTS.run(connection, list(writes.results.values()))
+    await UPSERT_ATTEMPTS.run(connection, list(writes.attempts.values()))
+    await INSERT_DEAD_LETTERS.run(connection, writes.dead_letters)
+    await INSERT_AUDIT.run(connection, writes.audit)
+
+
+async def write_audit(connection: AsyncConnection, entries: Sequence[AuditEntry]) -> int:
+    """Write audit entries; how many were new."""
+    return len(await INSERT_AUDIT.run(connection, entries))
+
+
+def _known(row: Any) -> TaskRecord:
+    return TaskRecord(**{**row, "state": TaskState(row["state"])})

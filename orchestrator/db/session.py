@@ -1,0 +1,105 @@
+"""The engine and its sessions, and Postgres' errors in our words."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+
+from orchestrator.errors import ConfigurationError, Unavailable
+
+# A statement that takes longer holds locks that others wait for; lists and batches are far below.
+STATEMENT_TIMEOUT_MS = 30_000
+LOCK_TIMEOUT_MS = 10_000
+CONNECT_TIMEOUT = 5.0  # seconds
+
+
+class Database:
+    """One process' door to Postgres."""
+
+    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        """Store; the first statement connects. `url`: postgresql+asyncpg://..."""
+        self.engine: AsyncEngine = create_async_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=10,
+            pool_pre_ping=False,  # a dead connection shows as Unavailable, and the caller retries
+            connect_args={
+                "timeout": CONNECT_TIMEOUT,
+                "server_settings": {
+                    "application_name": "aurora",
+                    "timezone": "UTC",
+                    "synchronous_commit": "on",  # P1 rests on it
+                    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                    "lock_timeout": str(LOCK_TIMEOUT_MS),
+                    "idle_in_transaction_session_timeout": "60000",
+                },
+            },
+        )
+        self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(
+            self.engine, expire_on_commit=False
+        )
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction, committed at the end. Raises Unavailable."""
+        async with translated(), self.engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """One ORM session in one transaction, committed at the end. Raises Unavailable."""
+        async with translated(), self.sessions.begin() as session:
+            yield session
+
+    async def ping(self) -> None:
+        """Raise Unavailable unless Postgres answers."""
+        async with self.transaction() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """Postgres' errors in our words; what concerns the data (IntegrityError ...) stays."""
+    try:
+        yield
+    except (InterfaceError, OperationalError, PoolTimeout, OSError, TimeoutError) as error:
+        raise _in_our_words(error) from error
+    except DBAPIError as error:
+        if error.connection_invalidated or _is_outage(error):
+            raise _in_our_words(error) from error
+        raise
+
+
+def _is_outage(error: BaseException) -> bool:
+    # Class 57 is operator intervention (shutdown, crash), 53 insufficient resources (disk full),
+    # 08 connection exceptions, 25006 a read-only standby, 40 serialisation and deadlock.
+    state = str(getattr(getattr(error, "orig", None), "sqlstate", "") or "")
+    return state[:2] in {"57", "53", "08", "40"} or state in {"25006", "55P03"}
+
+
+def _in_our_words(error: BaseException) -> Exception:
+    origin = getattr(error, "orig", None) or error
+    cause = getattr(origin, "__cause__", None) or origin
+    state = str(getattr(cause, "sqlstate", "") or "")
+    if state.startswith("28"):
+        return ConfigurationError(
+            f"Postgres refused the login: {cause}; check user and password in AURORA_DATABASE_URL"
+        )
+    if state == "3D000":
+        return ConfigurationError(f"{cause}; create it, or change AURORA_DATABASE_URL")
+    said = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    return Unavailable("Postgres", f"{said} (AURORA_DATABASE_URL)")

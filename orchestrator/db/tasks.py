@@ -1,0 +1,149 @@
+"""Accepts tasks durably and knows what became of them: the submitter's side of the record."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import event, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from orchestrator.db.models import ResultRow, TaskRow
+from orchestrator.db.recording import INSERT_AUDIT, INSERT_TASKS
+from orchestrator.db.session import Database, translated
+from orchestrator.errors import TaskIdConflict, TaskNotFound
+from orchestrator.event import EventKind, TaskEvent
+from orchestrator.record import AuditEntry, TaskRecord, accepted, state_changed
+from orchestrator.task import Task, TaskId, TaskState, new_id
+
+# Publishing that a commit has set off; held so that it is not collected half way.
+_publishing: set[asyncio.Task[None]] = set()
+
+
+class TaskStore:
+    """Rows of `tasks`, written before anything is published."""
+
+    def __init__(self, database: Database) -> None:
+        """Store."""
+        self.database = database
+
+    async def accept(self, tasks: Sequence[Task], *, actor: str) -> dict[TaskId, bool]:
+        """Commit a row for each; True where it is new. Raises TaskIdConflict, Unavailable.
+
+        All or none: one conflict refuses the lot.
+        """
+        async with self.database.transaction() as connection:
+            return await accept(connection, tasks, actor=actor)
+
+    async def accept_in(
+        self,
+        session: AsyncSession,
+        tasks: Sequence[Task],
+        *,
+        actor: str,
+        publish: Callable[[], Coroutine[Any, Any, None]],
+    ) -> dict[TaskId, bool]:
+        """The same inside the caller's transaction; `publish` runs if and only if it commits."""
+        created = await accept(await session.connection(), tasks, actor=actor)
+        loop = asyncio.get_running_loop()
+
+        def committed(_: Any) -> None:
+            # Should this process die before it has run, the reconciler publishes.
+            task = loop.create_task(publish())
+            _publishing.add(task)
+            task.add_done_callback(_publishing.discard)
+
+        event.listen(session.sync_session, "after_commit", committed, once=True)
+        return created
+
+    async def state(self, task_id: TaskId) -> TaskState | None:
+        """Where the task stands, None without a row."""
+        async with self.database.session() as session:
+            found = await session.scalar(select(TaskRow.state).where(TaskRow.id == task_id))
+        return TaskState(found) if found else None
+
+    async def ended(self, task_id: TaskId) -> TaskEvent | None:
+        """The task's recorded end."""
+        async with self.database.session() as session:
+            row = await session.get(ResultRow, task_id)
+        if row is None:
+            return None
+        return TaskEvent(
+            task_id=row.task_id,
+            agent=row.agent,
+            event=EventKind(row.state),
+            at=row.finished_at or row.recorded_at,
+            attempt=row.attempt,
+            output=row.output,
+            error=row.error,
+            usage=row.usage,
+            worker=row.worker,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+        )
+
+    async def request_cancel(self, task_id: TaskId, *, actor: str) -> tuple[TaskState, str, int]:
+        """Write down that somebody wants its end; (state, agent, attempt) as they stand.
+
+        Raises TaskNotFound.
+        """
+        now = datetime.now(UTC)
+        async with self.database.session() as session:
+            row = await session.get(TaskRow, task_id, with_for_update=True)
+            if row is None:
+                raise TaskNotFound(task_id)
+            state = TaskState(row.state)
+            if not state.is_terminal and row.cancel_requested_at is None:
+                await session.execute(
+                    update(TaskRow)
+                    .where(TaskRow.id == task_id)
+                    .values(cancel_requested_at=now, cancel_requested_by=actor)
+                )
+                entry = AuditEntry(
+                    id=new_id(), at=now, action="task.cancel_requested", actor=actor,
+                    object_type="task", object_id=task_id, before={"state": state.value},
+                )  # fmt: skip
+                await INSERT_AUDIT.run(await session.connection(), [entry])
+            return state, row.agent, row.attempt
+
+
+async def accept(
+    connection: AsyncConnection, tasks: Sequence[Task], *, actor: str
+) -> dict[TaskId, bool]:
+    """Insert a row for each task with its audit entry; True where it is new.
+
+    Raises TaskIdConflict when one of them exists with another agent or input.
+    """
+    now = datetime.now(UTC)
+    digests = {task.task_id: task.digest for task in tasks}
+    records: dict[TaskId, TaskRecord] = {}
+    for task in tasks:
+        known = records.setdefault(
+            task.task_id, accepted(task, digest=digests[task.task_id], now=now)
+        )
+        if known.digest != task.digest:
+            raise TaskIdConflict(task.task_id)
+    async with translated():
+        rows = sorted(records.values(), key=lambda record: record.id)
+        inserted = {row[0] for row in await INSERT_TASKS.run(connection, rows)}
+        await _check_same(connection, {i: d for i, d in digests.items() if i not in inserted})
+        await INSERT_AUDIT.run(
+            connection,
+            [
+                state_changed(records[task_id], before=None, at=now, actor=actor)
+                for task_id in inserted
+            ],
+        )
+    return {task_id: task_id in inserted for task_id in records}
+
+
+async def _check_same(connection: AsyncConnection, digests: Mapping[TaskId, str]) -> None:
+    if not digests:
+        return
+    found = await connection.execute(
+        text("SELECT id::text, digest FROM tasks WHERE id = ANY(CAST(:ids AS uuid[]))"),
+        {"ids": list(digests)},
+    )
+    for task_id, digest in found:
+        if digest is not None and digest != digests[task_id]:
+            raise TaskIdConflict(task_id)

@@ -1,0 +1,86 @@
+"""What happened to a task, as it travels on the results stream, and who did what on the audit's."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from orchestrator.errors import DeadReason
+from orchestrator.task import TaskId, TaskState
+
+
+class EventKind(StrEnum):
+    """The `event` of a result message (design section 2)."""
+
+    STARTED = "started"
+    PROGRESS = "progress"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    DEAD = "dead"
+
+    @property
+    def state(self) -> TaskState:
+        """The state that a task is in after this event."""
+        match self:
+            case EventKind.STARTED | EventKind.PROGRESS:
+                return TaskState.RUNNING
+            case _:
+                return TaskState(self.value)
+
+
+class DeadLetter(BaseModel):
+    """A message that was set aside: which, why, and what it said."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    stream: str
+    entry_id: str
+    reason: DeadReason
+    detail: str
+    fields: dict[str, str]
+    # False: the message was none of the task's (undecodable, or a task id used twice); the task,
+    # if there is one, goes on.
+    ends_task: bool = True
+
+
+class TaskEvent(BaseModel):
+    """One change of one task; `data` of a message on the results stream."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    task_id: TaskId
+    agent: str
+    event: EventKind
+    at: AwareDatetime
+    attempt: int = Field(default=1, ge=1)
+    crashes: int = 0
+    output: Any = None
+    error: dict[str, Any] | None = None
+    usage: dict[str, Any] | None = None
+    detail: dict[str, Any] | None = None  # what progress() was given
+    worker: str | None = None
+    started_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
+    run_at: AwareDatetime | None = None  # of a retry: when the next attempt is due
+    dead_letter: DeadLetter | None = None
+
+
+class Act(BaseModel):
+    """Who did what to which object; `data` of a message on the audit stream."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    action: str  # "transport.reset", "key.created", ...
+    actor: str  # "worker:host-1234-ab12", "key:ak_1f2e", "scheduler:..."
+    object_type: str
+    object_id: str
+    at: datetime
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    detail: dict[str, Any] | None = None
+    producer: str | None = None
+    sequence: int | None = None  # gapless within one producer; a gap is a loss on the stream

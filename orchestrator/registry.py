@@ -1,0 +1,128 @@
+"""Finds the agent classes: in a folder or in modules that the settings name, and by name after."""
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from orchestrator.agent import Agent
+from orchestrator.errors import (
+    AgentsNotImportable,
+    ConfigurationError,
+    DuplicateAgent,
+    UnknownAgent,
+)
+
+AgentClass = type[Agent[Any, Any]]
+
+
+class AgentRegistry:
+    """Agent name -> class. Built once at start; never changed."""
+
+    def __init__(self, classes: Iterable[AgentClass]) -> None:
+        """Refuse two classes of one name. Raises DuplicateAgent."""
+        found: dict[str, AgentClass] = {}
+        for each in classes:
+            other = found.setdefault(each.name, each)
+            if other is not each:
+                raise DuplicateAgent(each.name, _place(other), _place(each))
+        self.by_name: Mapping[str, AgentClass] = dict(sorted(found.items()))
+
+    def __iter__(self) -> Iterator[AgentClass]:
+        return iter(self.by_name.values())
+
+    def __len__(self) -> int:
+        return len(self.by_name)
+
+    def get(self, name: str) -> AgentClass:
+        """The class of that name. Raises UnknownAgent, which names the near ones."""
+        try:
+            return self.by_name[name]
+        except KeyError:
+            raise UnknownAgent(name, tuple(self.by_name)) from None
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Every queue that some agent asks for, the default one first."""
+        return ("default", *sorted({each.queue for each in self} - {"default"}))
+
+
+def load_agents(sources: Iterable[str]) -> AgentRegistry:
+    """Import each source, a folder or a module's name, and collect the agent classes in it.
+
+    A folder's parent goes on `sys.path` and the folder is imported under its own name, so that
+    `from agents.triage import Triage` is the same class everywhere.
+    """
+    classes: dict[AgentClass, None] = {}
+    for source in sources:
+        is_path = "/" in source or source.startswith(".") or Path(source).is_dir()
+        modules = _import_folder(Path(source)) if is_path else [_import(source, source)]
+        for module in modules:
+            classes.update(dict.fromkeys(_agents_in(module)))
+    return AgentRegistry(classes)
+
+
+def _import_folder(folder: Path) -> list[ModuleType]:
+    folder = folder.resolve()
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"agents folder {folder} does not exist; make it, or set AURORA_AGENTS"
+        )
+    _expose(folder)
+    return [
+        _import(f"{folder.name}.{found.name}", str(folder / found.name))
+        for found in pkgutil.iter_modules([str(folder)])
+        if not found.name.startswith("_")
+    ]
+
+
+def _expose(folder: Path) -> None:
+    """Make `import <folder's name>` mean this folder. Raises ConfigurationError where it cannot."""
+    parent = str(folder.parent)
+    if parent not in sys.path:
+        sys.path.insert(0, parent)
+        importlib.invalidate_caches()
+    spec = importlib.util.find_spec(folder.name)
+    places = list(spec.submodule_search_locations or [spec.origin or ""]) if spec else []
+    if not any(Path(place).resolve() == folder for place in places):
+        raise ConfigurationError(
+            f"the agents are in {folder}, but `import {folder.name}` finds"
+            f" {places[0] if places else 'nothing'} (is openai-agents installed?);"
+            " rename the folder and set AURORA_AGENTS, or remove the other package"
+        )
+
+
+def _import(name: str, shown: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # noqa: BLE001 - whatever a user's module raises, told with its line
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{last.filename}, line {last.lineno}"
+        if isinstance(error, SyntaxError) and error.filename:
+            where = f"{error.filename}, line {error.lineno}"
+        raise AgentsNotImportable(
+            f"agents in {shown} do not import: {where}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _agents_in(module: ModuleType) -> list[AgentClass]:
+    # Only classes that the module defines: an agent imported from its neighbour is not a second.
+    return [
+        each
+        for each in vars(module).values()
+        if inspect.isclass(each)
+        and issubclass(each, Agent)
+        and each.__module__ == module.__name__
+        and hasattr(each, "input_type")
+        and not inspect.isabstract(each)
+    ]
+
+
+def _place(cls: AgentClass) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,0 +1,1 @@
+"""Running one attempt, and the one lifecycle that all loops share."""

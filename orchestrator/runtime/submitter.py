@@ -1,0 +1,250 @@
+"""The way in: the row first and then the entry, or the entry alone; and what became of a task.
+
+The API, the scheduler, `delay()` and agents that start agents all submit through this.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from orchestrator.client import Receipt
+from orchestrator.errors import Overloaded, PayloadTooLarge, TaskNotFound, Unavailable
+from orchestrator.event import EventKind, TaskEvent
+from orchestrator.streams.arbiter import Arbiter
+from orchestrator.streams.message import dump
+from orchestrator.streams.publisher import Publisher
+from orchestrator.streams.tail import ResultTail
+from orchestrator.task import Durability, Task, TaskId, TaskState
+
+logger = logging.getLogger("aurora.submitter")
+
+REFUSE_AT = 0.70  # of Redis' maxmemory; workers stop reading at 0.75, completions never stop
+LOOK_EVERY = 1.0  # seconds between looks at Redis' memory, and at Postgres while waiting
+
+
+class Store(Protocol):
+    """What the submitter needs of the record (db.tasks.TaskStore)."""
+
+    async def accept(self, tasks: Sequence[Task], *, actor: str) -> dict[TaskId, bool]: ...
+
+    async def accept_in(
+        self,
+        session: Any,
+        tasks: Sequence[Task],
+        *,
+        actor: str,
+        publish: Callable[[], Coroutine[Any, Any, None]],
+    ) -> dict[TaskId, bool]: ...
+
+    async def state(self, task_id: TaskId) -> TaskState | None: ...
+
+    async def ended(self, task_id: TaskId) -> TaskEvent | None: ...
+
+    async def request_cancel(
+        self, task_id: TaskId, *, actor: str
+    ) -> tuple[TaskState, str, int]: ...
+
+
+class TaskSubmitter:
+    """Implements `client.Submitter`."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        *,
+        store: Callable[[], Store],
+        tail: ResultTail,
+        arbiter: Arbiter,
+        durability: Durability,
+        max_payload: int,
+    ) -> None:
+        """Store. `store` is called when the record is first needed: it loads SQLAlchemy."""
+        self.publisher = publisher
+        self.durability = durability
+        self.max_payload = max_payload
+        self._store = store
+        self._tail = tail
+        self._arbiter = arbiter
+        self._looked_at_memory = 0.0
+        self._memory_share = 0.0
+
+    async def submit(
+        self, task: Task, *, durability: Durability | None = None, session: Any = None
+    ) -> Receipt:
+        """Accept one task. Raises TaskIdConflict, PayloadTooLarge, Unavailable, Overloaded."""
+        if session is not None:
+            self._check_size(task)
+            created = await self._store().accept_in(
+                session,
+                [task],
+                actor=self.publisher.producer,
+                publish=lambda: self._publish_after_commit([task]),
+            )
+            return Receipt(
+                task_id=task.task_id, created=created[task.task_id], state=_first_state(task)
+            )
+        return (await self.submit_many([task], durability=durability))[0]
+
+    async def submit_many(
+        self,
+        tasks: Sequence[Task],
+        *,
+        durability: Durability | None = None,
+        actor: str | None = None,
+    ) -> list[Receipt]:
+        """Accept many, in order; with durability `database` all or none. Raises as `submit`."""
+        chosen = durability or self.durability
+        for task in tasks:
+            self._check_size(task)
+        await self._admit(chosen)
+        if chosen is Durability.STREAM:
+            entry_ids = await self._publish(tasks)
+            return [
+                Receipt(task_id=task.task_id, entry_id=entry_id, state=_first_state(task))
+                for task, entry_id in zip(tasks, entry_ids, strict=True)
+            ]
+        created = await self._store().accept(tasks, actor=actor or self.publisher.producer)
+        fresh = [task for task in tasks if created[task.task_id]]
+        entries = await self._publish_accepted(fresh)
+        return [
+            Receipt(
+                task_id=task.task_id,
+                created=created[task.task_id],
+                entry_id=entries.get(task.task_id),
+                state=_first_state(task),
+            )
+            for task in tasks
+        ]
+
+    async def publish_accepted(self, tasks: Sequence[Task]) -> None:
+        """Publish tasks whose rows are committed; what fails is the reconciler's."""
+        await self._publish_accepted(tasks)
+
+    async def ended(
+        self,
+        task_id: TaskId,
+        *,
+        since: str | None,
+        timeout: float | None,
+        recorded: bool,  # noqa: ASYNC109 - the caller's word
+    ) -> TaskEvent:
+        """Wait for the task's end. Raises TimeoutError after `timeout` seconds."""
+        async with asyncio.timeout(timeout):
+            if recorded:
+                return await self._recorded_end(task_id)
+            return await self._first_news(task_id, since)
+
+    async def state(self, task_id: TaskId) -> TaskState:
+        """Where the task stands: its row, or while there is none what Redis knows."""
+        with contextlib.suppress(Unavailable):
+            found = await self._store().state(task_id)
+            if found is not None and found.is_terminal:
+                return found
+            return await self._arbiter.end_of(task_id) or found or await self._unrecorded(task_id)
+        return await self._arbiter.end_of(task_id) or await self._unrecorded(task_id)
+
+    async def cancel(self, task_id: TaskId, *, actor: str) -> TaskState:
+        """Ask for the task's end; the state it is in afterwards. Raises TaskNotFound.
+
+        The request is a column and then the arbiter: with Redis down it is accepted, and the
+        reconciler completes it.
+        """
+        state, agent, attempt = await self._store().request_cancel(task_id, actor=actor)
+        if state.is_terminal:
+            return state
+        event = TaskEvent(
+            task_id=task_id,
+            agent=agent,
+            event=EventKind.CANCELLED,
+            at=datetime.now(UTC),
+            attempt=attempt,
+            error={"type": "Cancelled", "message": f"cancelled by {actor}"},
+        )
+        try:
+            return await self._arbiter.end(event, producer=self.publisher.producer)
+        except (Unavailable, Overloaded) as error:
+            logger.warning("cancel of %s waits for Redis: %s", task_id, error)
+            return state
+
+    def _check_size(self, task: Task) -> None:
+        size = len(dump(task))
+        if size > self.max_payload:
+            raise PayloadTooLarge(size, self.max_payload)
+
+    async def _admit(self, durability: Durability) -> None:
+        """Refuse while Redis is nearly full: completions must always find room."""
+        if time.monotonic() - self._looked_at_memory > LOOK_EVERY:
+            try:
+                self._memory_share = await self.publisher.streams.memory_share()
+            except Unavailable:
+                if durability is Durability.STREAM:
+                    raise
+                self._memory_share = 0.0  # the row is what accepts
+            self._looked_at_memory = time.monotonic()
+        if self._memory_share >= REFUSE_AT:
+            raise Overloaded(f"Redis uses {self._memory_share:.0%} of its memory", retry_after=10)
+
+    async def _publish(self, tasks: Sequence[Task]) -> list[str]:
+        if len(tasks) == 1:
+            return [await self.publisher.publish(tasks[0])]
+        return await self.publisher.publish_many(tasks)
+
+    async def _publish_accepted(self, tasks: Sequence[Task]) -> Mapping[TaskId, str]:
+        if not tasks:
+            return {}
+        try:
+            entry_ids = await self._publish(tasks)
+        except (Unavailable, Overloaded) as error:
+            logger.warning(
+                "accepted %d tasks, to be published later: %s", len(tasks), error,
+                extra={"event": "publish.deferred"},
+            )  # fmt: skip
+            return {}
+        return {task.task_id: entry for task, entry in zip(tasks, entry_ids, strict=True)}
+
+    async def _publish_after_commit(self, tasks: Sequence[Task]) -> None:
+        await self._publish_accepted(tasks)
+
+    async def _first_news(self, task_id: TaskId, since: str | None) -> TaskEvent:
+        """From the stream when it says so, from the record when the stream no longer does."""
+        try:
+            heard = await self._tail.expect(task_id, since=since)
+        except (Unavailable, Overloaded):
+            return await self._recorded_end(task_id)
+        look = 0.0 if since is None else LOOK_EVERY
+        try:
+            while True:
+                done, _ = await asyncio.wait({heard}, timeout=look)
+                if done:
+                    return heard.result()
+                with contextlib.suppress(Unavailable):
+                    if (found := await self._store().ended(task_id)) is not None:
+                        return found
+                look = LOOK_EVERY
+        finally:
+            self._tail.forget(task_id, heard)
+
+    async def _recorded_end(self, task_id: TaskId) -> TaskEvent:
+        pause = timedelta(milliseconds=10)
+        while True:
+            with contextlib.suppress(Unavailable):
+                if (found := await self._store().ended(task_id)) is not None:
+                    return found
+            await asyncio.sleep(pause.total_seconds())
+            pause = min(pause * 1.5, timedelta(seconds=0.5))
+
+    async def _unrecorded(self, task_id: TaskId) -> TaskState:
+        """Known to Redis only: begun, delayed, or not at all."""
+        found = await self._arbiter.standing(task_id)
+        if found is None:
+            raise TaskNotFound(task_id)
+        return found
+
+
+def _first_state(task: Task) -> TaskState:
+    later = task.run_at is not None and task.run_at > datetime.now(UTC)
+    return TaskState.SCHEDULED if later else TaskState.QUEUED

@@ -1,0 +1,130 @@
+"""What can be set, with its default and meaning: AURORA_* variables, or [tool.aurora] in pyproject.
+
+Read once, at an entry point; everybody else is handed the values. A misspelt name is an error.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    PyprojectTomlConfigSettingsSource,
+    SettingsConfigDict,
+)
+
+from orchestrator.errors import ConfigurationError, UnknownSetting
+from orchestrator.task import Durability
+
+PREFIX = "AURORA_"
+# Variables that start like settings and belong to the command line, to clients or to the tests.
+NOT_SETTINGS = ("AURORA_API_URL", "AURORA_API_KEY", "AURORA_TEST_", "AURORA_DEV_")
+
+
+class Settings(BaseSettings):
+    """Every setting. Times in seconds where a number is given."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        pyproject_toml_table_header=("tool", "aurora"),
+    )
+
+    # Servers
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    database_url: SecretStr = SecretStr("postgresql://127.0.0.1:5432/aurora")
+    prefix: str = Field(default="aurora", pattern=r"^(\{[A-Za-z0-9_-]+\}|[A-Za-z0-9_-]+)$")
+
+    # Agents and the worker
+    agents: Annotated[tuple[str, ...], NoDecode] = ("./agents",)
+    queues: Annotated[tuple[str, ...], NoDecode] = ()  # which a worker reads; empty: its agents'
+    concurrency: int = Field(default=100, ge=1, le=10_000)
+    lease: timedelta = Field(default=timedelta(seconds=15), ge=timedelta(seconds=1))
+    grace: timedelta = timedelta(seconds=30)  # for runs in flight after SIGTERM
+    max_starts: int = Field(default=3, ge=1)  # unfinished starts before a task is set aside
+
+    # Tasks
+    durability: Durability = Durability.DATABASE
+    max_payload: int = Field(default=256 * 1024, ge=1024)  # bytes of one message
+    marker_ttl: timedelta = timedelta(hours=1)  # how long Redis remembers that a task ended
+
+    # The record
+    reconcile_grace: timedelta = timedelta(seconds=5)  # before an unpublished row is looked at
+    database_pool: int = Field(default=10, ge=2)
+
+    # HTTP
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    workers_health_port: int | None = None  # a worker's /livez, /readyz, /metrics; None: closed
+
+    @field_validator("agents", "queues", mode="before")
+    @classmethod
+    def _comma_list(cls, value: Any) -> Any:
+        """AURORA_AGENTS=./agents,my.module"""
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @model_validator(mode="after")
+    def _known_schemes(self) -> Self:
+        redis = self.redis_url.get_secret_value()
+        if not redis.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("AURORA_REDIS_URL starts with redis://, rediss:// or unix://")
+        if not self.database_url.get_secret_value().startswith(("postgresql", "postgres://")):
+            raise ValueError("AURORA_DATABASE_URL starts with postgresql://")
+        return self
+
+    @property
+    def async_database_url(self) -> str:
+        """The database's URL with the driver that we use."""
+        given = self.database_url.get_secret_value()
+        scheme, rest = given.split("://", 1)
+        return given if "+" in scheme else f"postgresql+asyncpg://{rest}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then pyproject.toml of the working directory."""
+        del dotenv_settings, file_secret_settings
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        if Path("pyproject.toml").is_file():
+            sources += (PyprojectTomlConfigSettingsSource(settings_cls),)
+        return sources
+
+
+def load_settings(environment: dict[str, str], **given: Any) -> Settings:
+    """Read the settings, or raise an error that names the variable and what would be right.
+
+    `environment` is checked for names that look like ours and are none; the values themselves
+    are read by pydantic-settings.
+    """
+    known = tuple(f"{PREFIX}{name.upper()}" for name in Settings.model_fields)
+    for name in environment:
+        if name.startswith(PREFIX) and name not in known and not name.startswith(NOT_SETTINGS):
+            raise UnknownSetting(name, known)
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise _readable(error) from error
+
+
+def _readable(error: ValidationError) -> ConfigurationError:
+    problems = []
+    for each in error.errors(include_url=False, include_input=False):
+        name = str(each["loc"][0]) if each["loc"] else ""
+        if each["type"] == "extra_forbidden":
+            return UnknownSetting(name, tuple(Settings.model_fields))
+        shown = f"{PREFIX}{name.upper()}: " if name else ""
+        problems.append(f"{shown}{each['msg']}")
+    return ConfigurationError("settings: " + "; ".join(problems))

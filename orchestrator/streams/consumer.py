@@ -1,0 +1,289 @@
+"""One member of a consumer group; every reader of every stream is this class.
+
+Reads no more than it is asked for, claims from the dead with a kept cursor, finds entries whose
+delivery was lost on the way, and makes groups anew that Redis has lost. It never acknowledges by
+itself: whoever handles a delivery says when its effect is committed.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from orchestrator.errors import Overloaded, Unavailable
+from orchestrator.streams.connection import Streams, is_missing_group, translated
+from orchestrator.streams.lanes import Step
+from orchestrator.streams.message import Fields
+from orchestrator.streams.names import Stream
+from orchestrator.streams.publisher import Publisher
+
+logger = logging.getLogger("aurora.consumer")
+
+BLOCK_MS = 1000  # a stopping reader is done within this time; it is never cancelled
+POLL = 0.05  # seconds between looks when there are fewer free slots than lanes
+SWEEP = 1.0  # seconds between claims
+CLAIM_COUNT = 100  # XAUTOCLAIM looks at ten times as many; more would stall the server
+BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between tries while Redis is away
+
+
+def unique_name(role: str) -> str:
+    """A consumer's name, new at each start: two of one name would own each other's entries."""
+    return f"{role}:{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One entry as delivered to this consumer; `count` says the how manyeth delivery it is."""
+
+    stream: str
+    entry_id: str
+    fields: Fields
+    count: int = 1
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """What went wrong since the last good read."""
+
+    failures: int = 0
+    lost_reply: bool = False
+    since: float = field(default_factory=time.monotonic)
+
+
+class Consumer:
+    """Reads for one group under one name. Not for two loops at a time."""
+
+    def __init__(
+        self,
+        streams: Streams,
+        *,
+        group: str,
+        name: str,
+        lease: timedelta,
+        publisher: Publisher,
+    ) -> None:
+        """Store; `watch` says what to read before the first `next`."""
+        self.streams = streams
+        self.group = group
+        self.name = name
+        self.lease = lease
+        self.publisher = publisher
+        self.last_success = time.monotonic()  # of a read; readiness looks at it
+        self._watched: dict[str, Stream] = {}
+        self._reader = streams.reader()
+        self._trouble = _Trouble()
+        self._cursors: dict[str, str] = {}
+        self._next_claim = 0.0
+
+    async def watch(self, watched: Mapping[str, Stream]) -> None:
+        """Read these streams (key -> which of the five) from now on; makes their groups."""
+        for key, stream in watched.items():
+            if key not in self._watched:
+                await self.streams.ensure_groups(key, stream)
+                self._watched[key] = stream
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The keys that it reads."""
+        return tuple(self._watched)
+
+    async def next(
+        self,
+        free: int,
+        *,
+        steps: Sequence[Step] | None = None,
+        known: Collection[str] = (),
+        block: bool = True,
+    ) -> list[Delivery]:
+        """At most `free` deliveries; empty after about a second without news.
+
+        `steps`: the order to take in (default: as watched). `known`: ids of entries in hand, so
+        that a lost reply is told from work under way. Errors of the connection are waited out
+        here; the list is then empty.
+        """
+        try:
+            got = await self._next(free, steps, known, block=block)
+        except (Unavailable, Overloaded) as error:
+            await self._back_off(error)
+            return []
+        except ResponseError as error:
+            if not is_missing_group(error):
+                raise
+            await self._repair(error)
+            return []
+        if self._trouble.failures:
+            logger.info("Redis answers again", extra={"event": "redis.back"})
+            self._trouble.failures = 0
+        self.last_success = time.monotonic()
+        return got
+
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Say that these are dealt with; deleted where every group has said so.
+
+        Raises Unavailable; the entries are then delivered again, which handlers must bear.
+        """
+        by_stream: dict[str, list[str]] = defaultdict(list)
+        for each in deliveries:
+            by_stream[each.stream].append(each.entry_id)
+        for key, ids in by_stream.items():
+            stream = self._watched[key]
+            await self.streams.run(
+                "acknowledge",
+                [key],
+                [
+                    self.group,
+                    "0" if stream.kept else "1",
+                    len(stream.groups),
+                    *stream.groups,
+                    *ids,
+                ],
+            )
+
+    async def _next(
+        self, free: int, steps: Sequence[Step] | None, known: Collection[str], *, block: bool
+    ) -> list[Delivery]:
+        if self._trouble.lost_reply:
+            if found := await self._mine(free, known):
+                return found
+            self._trouble.lost_reply = False
+        if time.monotonic() >= self._next_claim:
+            if found := await self._claim(free):
+                return found
+            self._next_claim = time.monotonic() + SWEEP
+        if found := await self._take(free, steps):
+            return found
+        if not block:
+            return []
+        if steps is not None and free < len(self._watched):
+            # Blocking on every lane may bring one entry of each: more than there are slots.
+            await asyncio.sleep(POLL)
+            return []
+        return await self._wait(1 if steps is not None else free)
+
+    async def _take(self, free: int, steps: Sequence[Step] | None) -> list[Delivery]:
+        steps = steps if steps is not None else [(key, free) for key in self._watched]
+        reply = await self.streams.run(
+            "take",
+            [key for key, _ in steps],
+            [self.group, self.name, free, *(most for _, most in steps)],
+        )
+        return _deliveries(reply)
+
+    async def _wait(self, count: int) -> list[Delivery]:
+        async with translated():
+            reply = await self._reader.xreadgroup(
+                self.group,
+                self.name,
+                dict.fromkeys(self._watched, ">"),
+                count=count,
+                block=BLOCK_MS,
+            )
+        return _deliveries(reply)
+
+    async def _claim(self, free: int) -> list[Delivery]:
+        for key in self._watched:
+            cursor, claimed, gone = await self.streams.run(
+                "claim",
+                [key],
+                [
+                    self.group,
+                    self.name,
+                    int(self.lease.total_seconds() * 1000),
+                    self._cursors.get(key, "0-0"),
+                    min(free, CLAIM_COUNT),
+                ],
+            )
+            # Kept, because one call looks at a window only: from 0-0 each time, entries behind
+            # the window would never be claimed.
+            self._cursors[key] = cursor.decode()
+            await self._report_gone(key, gone)
+            if claimed:
+                logger.warning(
+                    "claimed %d entries of %s from a consumer that fell silent",
+                    len(claimed),
+                    key,
+                    extra={"event": "entries.claimed"},
+                )
+                return [_counted(key, each) for each in claimed]
+        return []
+
+    async def _mine(self, free: int, known: Collection[str]) -> list[Delivery]:
+        for key in self._watched:
+            found, gone = await self.streams.run(
+                "mine", [key], [self.group, self.name, len(known) + free, *known]
+            )
+            await self._report_gone(key, gone)
+            if found:
+                return [_counted(key, each) for each in found[:free]]
+        return []
+
+    async def _back_off(self, error: Exception) -> None:
+        if not self._trouble.failures:
+            logger.warning("%s; waiting", error, extra={"event": "redis.away"})
+        # A read that failed half way may have been answered: look for what we own.
+        self._trouble.lost_reply = True
+        await asyncio.sleep(BACKOFF[min(self._trouble.failures, len(BACKOFF) - 1)])
+        self._trouble.failures += 1
+
+    async def _repair(self, error: Exception) -> None:
+        """Make the groups again from the beginning; `$` would skip what came in between."""
+        try:
+            made = {
+                key: groups
+                for key, stream in self._watched.items()
+                if (groups := await self.streams.ensure_groups(key, stream))
+            }
+            self._cursors.clear()
+            for key, groups in made.items():
+                logger.warning(
+                    "%s had lost its groups: %s", key, error, extra={"event": "transport.reset"}
+                )
+                await self.publisher.audit(
+                    "transport.reset",
+                    object_type="stream",
+                    object_id=key,
+                    detail={"groups": groups, "said": str(error)},
+                )
+        except (Unavailable, Overloaded) as away:
+            await self._back_off(away)
+
+    async def _report_gone(self, key: str, gone: Sequence[bytes]) -> None:
+        """Somebody trimmed entries that were pending: say so; the reconciler publishes again."""
+        if not gone:
+            return
+        logger.error(
+            "%d pending entries of %s were trimmed away", len(gone), key,
+            extra={"event": "transport.trimmed"},
+        )  # fmt: skip
+        await self.publisher.audit(
+            "transport.trimmed",
+            object_type="stream",
+            object_id=key,
+            detail={"entries": [each.decode() for each in gone[:100]], "count": len(gone)},
+        )
+
+
+def _deliveries(reply: Any) -> list[Delivery]:
+    return [
+        Delivery(stream=key.decode(), entry_id=entry_id.decode(), fields=_fields(flat))
+        for key, entries in reply or ()
+        for entry_id, flat in entries
+    ]
+
+
+def _counted(key: str, entry: Any) -> Delivery:
+    entry_id, flat, count = entry
+    return Delivery(stream=key, entry_id=entry_id.decode(), fields=_fields(flat), count=int(count))
+
+
+def _fields(flat: Sequence[bytes] | None) -> Fields:
+    return dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}

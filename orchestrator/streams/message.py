@@ -1,0 +1,185 @@
+"""The wire format: what stands in a stream entry, and how an entry becomes a value.
+
+Three flat fields, `id`, `timestamp`, `data` (a JSON object); only `data` is required. Fields that
+we do not know are ignored. Writing is strict, reading forgives what has one clear meaning.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json, to_json
+
+from orchestrator.errors import MalformedMessage, PayloadTooLarge
+from orchestrator.event import TaskEvent
+from orchestrator.task import Task, derived_id, idempotent_id, iso, new_id
+
+Fields = dict[bytes, bytes]
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+# A producer's clock this far off is no news about when something happened.
+ABSURD = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One entry, read: what it says, when, and what had to be put right about it."""
+
+    id: str
+    at: datetime
+    data: dict[str, Any]
+    producer: str | None = None
+    said_at: str | None = None  # the timestamp as it stood, when it was replaced by the entry's
+
+
+def encode(
+    data: BaseModel | bytes, *, message_id: str | None = None, at: datetime, producer: str
+) -> dict[str, str | bytes]:
+    """The fields of one entry; `data` is a model or JSON already serialised."""
+    body = data if isinstance(data, bytes) else dump(data)
+    return {
+        "id": message_id or new_id(),
+        "timestamp": iso(at),
+        "data": body,
+        "version": "1",
+        "producer": producer,
+    }
+
+
+def dump(model: BaseModel) -> bytes:
+    """A model as `data`: defaults are left out, the reader has them."""
+    return to_json(model.model_dump(mode="json", exclude_defaults=True))
+
+
+def decode(fields: Fields, *, stream: str, entry_id: str, limit: int | None = None) -> Message:
+    """Read one entry. Raises MalformedMessage or PayloadTooLarge, which say what would be right.
+
+    `limit`: bytes of all values together.
+    """
+    size = sum(map(len, fields.values()))
+    if limit is not None and size > limit:
+        raise PayloadTooLarge(size, limit)
+    raw = fields.get(b"data")
+    if raw is None:
+        raise MalformedMessage(
+            'no field `data`; an entry needs data=\'{"agent": ..., "input": {...}}\''
+        )
+    data = _object(raw)
+    own = entry_time(entry_id)
+    at, said_at = _timestamp(fields.get(b"timestamp"), own)
+    return Message(
+        id=_message_id(fields.get(b"id"), stream, entry_id),
+        at=at,
+        data=data,
+        producer=_text(fields.get(b"producer")),
+        said_at=said_at,
+    )
+
+
+def decode_task(message: Message) -> Task:
+    """The task that a message on a tasks stream carries. Raises MalformedMessage."""
+    data = message.data
+    if "agent" not in data:
+        raise MalformedMessage('`data` has no "agent"; {"agent": str, "input": object} is enough')
+    if not isinstance(data.get("input", {}), dict):
+        raise MalformedMessage(
+            f'"input" is {_kind(data["input"])}; it must be an object, as in {{"input": {{}}}}'
+        )
+    given = {"input": {}, **data}
+    for moment in ("run_at", "expires_at"):
+        given[moment] = _aware(data.get(moment))
+    if not given.get("task_id"):
+        key = data.get("idempotency_key")
+        if isinstance(key, str) and key and isinstance(data["agent"], str):
+            tenant = str(data.get("tenant", "default"))
+            given["task_id"] = idempotent_id(tenant=tenant, agent=data["agent"], key=key)
+        else:
+            given["task_id"] = message.id
+    return _validated(Task, given)
+
+
+def decode_event(message: Message) -> TaskEvent:
+    """The event that a message on the results stream carries. Raises MalformedMessage."""
+    return _validated(TaskEvent, {"at": message.at, **message.data})
+
+
+def entry_time(entry_id: str) -> datetime:
+    """When Redis took the entry, by its own id."""
+    return datetime.fromtimestamp(int(entry_id.partition("-")[0]) / 1000, UTC)
+
+
+def raw_fields(fields: Mapping[bytes, bytes], *, limit: int = 64 * 1024) -> dict[str, str]:
+    """An entry as a dead letter keeps it: text, what is no UTF-8 escaped, cut at `limit` each."""
+    return {
+        key.decode("utf-8", "backslashreplace"): value[:limit].decode("utf-8", "backslashreplace")
+        for key, value in fields.items()
+    }
+
+
+def _validated(model: type[ModelT], given: dict[str, Any]) -> ModelT:
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'/'.join(map(str, each['loc'])) or 'data'}: {each['msg']}"
+            for each in error.errors(include_url=False, include_input=False, include_context=False)
+        )
+        raise MalformedMessage(f"`data`: {problems}") from error
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        # Infinity and 1e400 have no meaning in JSON and none in Postgres.
+        data = from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise MalformedMessage(f"`data` is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise MalformedMessage(f"`data` is {_kind(data)}; it must be a JSON object")
+    return data
+
+
+def _message_id(raw: bytes | None, stream: str, entry_id: str) -> str:
+    try:
+        return str(UUID((raw or b"").decode()))
+    except ValueError:
+        return derived_id(stream, entry_id)
+
+
+def _timestamp(raw: bytes | None, own: datetime) -> tuple[datetime, str | None]:
+    """The time the producer gave, or the entry's own with the text that was not used."""
+    text = _text(raw)
+    if text is None:
+        return own, None
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        return own, text
+    if given.tzinfo is None:
+        given = given.replace(tzinfo=UTC)  # what existing producers write
+    try:
+        far = abs(given - own) > ABSURD
+    except OverflowError:
+        far = True
+    return (own, text) if far else (given.astimezone(UTC), None)
+
+
+def _aware(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            parsed = datetime.fromisoformat(value)
+        except ValueError:
+            return value  # the model says what is wrong with it
+        return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    return value
+
+
+def _text(raw: bytes | None) -> str | None:
+    return None if raw is None else raw[:200].decode("utf-8", "backslashreplace")
+
+
+def _kind(value: Any) -> str:
+    kinds = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(value), "a number")

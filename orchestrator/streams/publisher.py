@@ -1,0 +1,104 @@
+"""Puts values on the streams: one XADD each, or many in one write. Never trims."""
+
+import itertools
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.event import Act
+from orchestrator.streams.connection import Streams, translated
+from orchestrator.streams.message import dump, encode
+from orchestrator.streams.names import TASKS, Stream
+from orchestrator.task import Task, new_id
+
+CHUNK = 500  # entries in one write: large enough to be cheap, small enough not to stall others
+
+
+class Publisher:
+    """Writes for one producer, under its name."""
+
+    def __init__(self, streams: Streams, *, producer: str) -> None:
+        """Store."""
+        self.streams = streams
+        self.producer = producer
+        self._sequence = itertools.count(1)
+        self._known_queues: set[str] = {"default"}
+
+    async def publish(self, task: Task, *, message_id: str | None = None) -> str:
+        """Put a task on its lane; the entry's id. Raises Unavailable, Overloaded.
+
+        After Unavailable the entry may be there all the same: publish again with the same task
+        id, duplicates are one task.
+        """
+        await self._announce([task])
+        return await self._add(self._lane(task), self._task_fields(task, message_id))
+
+    async def publish_many(self, tasks: Sequence[Task]) -> list[str]:
+        """Put many tasks on their lanes, in order; the entries' ids."""
+        await self._announce(tasks)
+        entry_ids: list[str] = []
+        for start in range(0, len(tasks), CHUNK):
+            async with translated():
+                pipe = self.streams.commands.pipeline(transaction=False)
+                for task in tasks[start : start + CHUNK]:
+                    pipe.xadd(self._lane(task), self._task_fields(task, None))
+                entry_ids += [each.decode() for each in await pipe.execute()]
+        return entry_ids
+
+    async def publish_data(
+        self, stream: Stream, data: bytes, *, message_id: str | None = None
+    ) -> str:
+        """Put a JSON object on one of the streams; the entry's id."""
+        fields = encode(data, message_id=message_id, at=datetime.now(UTC), producer=self.producer)
+        return await self._add(self.streams.keys.of(stream), fields)
+
+    async def audit(
+        self,
+        action: str,
+        *,
+        object_type: str,
+        object_id: str,
+        actor: str | None = None,
+        **said: Any,
+    ) -> None:
+        """Say who did what; `said` is before, after, detail."""
+        act = Act(
+            action=action,
+            actor=actor or self.producer,
+            object_type=object_type,
+            object_id=object_id,
+            at=datetime.now(UTC),
+            producer=self.producer,
+            sequence=next(self._sequence),
+            **said,
+        )
+        fields = encode(act, message_id=new_id(), at=act.at, producer=self.producer)
+        await self._add(self.streams.keys.audit, fields)
+
+    async def _add(self, key: str, fields: dict[str, Any]) -> str:
+        async with translated():
+            entry_id: bytes = await self.streams.commands.xadd(key, fields)
+        return entry_id.decode()
+
+    async def _announce(self, tasks: Sequence[Task]) -> None:
+        """Tell recorders and workers of queues that are new to us, before anything is on them."""
+        fresh = {task.queue for task in tasks} - self._known_queues
+        if not fresh:
+            return
+        for queue in fresh:
+            for lane in self.streams.keys.lanes(queue):
+                await self.streams.ensure_groups(lane, TASKS)
+        async with translated():
+            await self.streams.commands.sadd(self.streams.keys.queues, *fresh)
+        self._known_queues |= fresh
+
+    def _lane(self, task: Task) -> str:
+        return self.streams.keys.lane(task.queue, task.priority)
+
+    def _task_fields(self, task: Task, message_id: str | None) -> dict[str, Any]:
+        return encode(
+            dump(task),
+            message_id=message_id or task.task_id,
+            at=datetime.now(UTC),
+            producer=self.producer,
+        )

@@ -1,0 +1,135 @@
+"""A plain XREAD tail of the results stream: who waits for a task hears of its end at once.
+
+No group and nothing pending: every process sees every event. One tail a process.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict, defaultdict
+
+from orchestrator.errors import MalformedMessage, Overloaded, Unavailable
+from orchestrator.event import TaskEvent
+from orchestrator.streams.connection import Streams, translated
+from orchestrator.streams.consumer import BACKOFF, BLOCK_MS
+from orchestrator.streams.message import Fields, decode, decode_event
+from orchestrator.task import TaskId
+
+logger = logging.getLogger("aurora.tail")
+
+PAGE = 1000  # entries a read
+RECENT = 10_000  # ends kept for waits that begin after them
+
+
+class ResultTail:
+    """Futures by task id, completed from the stream. Starts reading at the first wait."""
+
+    def __init__(self, streams: Streams) -> None:
+        """Store."""
+        self._streams = streams
+        self._waiting: dict[TaskId, list[asyncio.Future[TaskEvent]]] = defaultdict(list)
+        self._reading: asyncio.Task[None] | None = None
+        self._position: str | None = None
+        self._heard_from = (0, 0)  # ends of entries after this one are in `_recent`, or were heard
+        self._recent: OrderedDict[TaskId, TaskEvent] = OrderedDict()
+        self._stopping = False
+
+    async def expect(self, task_id: TaskId, *, since: str | None) -> "asyncio.Future[TaskEvent]":
+        """A future of the task's end. `since`: an entry id that is older than the end, if known.
+
+        Without it, or when the stream no longer reaches back that far, only ends from now on are
+        certain to be heard.
+        """
+        future: asyncio.Future[TaskEvent] = asyncio.get_running_loop().create_future()
+        if self._reading is None:
+            # The millisecond of an entry on another stream of the same server: the end is later.
+            self._position = f"{since.partition('-')[0]}-0" if since else await self._last_id()
+            self._heard_from = _order(self._position)
+            self._reading = asyncio.create_task(self._read(), name="aurora result tail")
+        if task_id in self._recent:
+            future.set_result(self._recent[task_id])
+            return future
+        self._waiting[task_id].append(future)
+        if since and _order(since) < self._heard_from:
+            past = await self._find_past(task_id, since=since)
+            if past is not None and not future.done():
+                future.set_result(past)
+        return future
+
+    def forget(self, task_id: TaskId, future: "asyncio.Future[TaskEvent]") -> None:
+        """Nobody waits on this future any more."""
+        waiting = self._waiting.get(task_id, [])
+        if future in waiting:
+            waiting.remove(future)
+        if not waiting:
+            self._waiting.pop(task_id, None)
+
+    async def _find_past(self, task_id: TaskId, *, since: str) -> TaskEvent | None:
+        """The task's end among the events not older than the entry `since`, if still there."""
+        start = f"{since.partition('-')[0]}-0"
+        while True:
+            async with translated():
+                page = await self._streams.commands.xrange(
+                    self._streams.keys.results, min=start, count=PAGE
+                )
+            for entry_id, fields in page:
+                event = self._event(entry_id, fields)
+                if event and event.task_id == task_id and event.event.state.is_terminal:
+                    return event
+            if len(page) < PAGE:
+                return None
+            start = f"({page[-1][0].decode()}"
+
+    async def stop(self) -> None:
+        """Stop reading; waits for the read under way, at most about a second."""
+        self._stopping = True
+        if self._reading is not None:
+            await self._reading
+
+    async def _read(self) -> None:
+        reader = self._streams.reader()
+        failures = 0
+        while not self._stopping:
+            try:
+                async with translated():
+                    reply = await reader.xread(
+                        {self._streams.keys.results: self._position or "$"},
+                        count=PAGE,
+                        block=BLOCK_MS,
+                    )
+                failures = 0
+            except (Unavailable, Overloaded):
+                await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
+                failures += 1
+                continue
+            for _, entries in reply or ():
+                for entry_id, fields in entries:
+                    self._position = entry_id.decode()
+                    self._hear(self._event(entry_id, fields), self._position)
+
+    async def _last_id(self) -> str:
+        async with translated():
+            last = await self._streams.commands.xrevrange(self._streams.keys.results, count=1)
+        return last[0][0].decode() if last else "0-0"
+
+    def _hear(self, event: TaskEvent | None, entry_id: str) -> None:
+        if event is None or not event.event.state.is_terminal:
+            return
+        for future in self._waiting.pop(event.task_id, ()):
+            if not future.done():
+                future.set_result(event)
+        self._recent[event.task_id] = event
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
+            self._heard_from = _order(entry_id)  # what is older may have been dropped
+
+    def _event(self, entry_id: bytes, fields: Fields) -> TaskEvent | None:
+        key = self._streams.keys.results
+        try:
+            return decode_event(decode(fields, stream=key, entry_id=entry_id.decode()))
+        except MalformedMessage:
+            return None  # the recorder sets it aside; a tail only listens
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    ms, _, sequence = entry_id.partition("-")
+    return int(ms), int(sequence or 0)

@@ -1,0 +1,154 @@
+"""What a task is, which states it goes through, and which of two reports about it is the later.
+
+Values and rules only. A `Task` is what the wire carries in `data` (design section 2).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID, uuid5
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from uuid_utils.compat import uuid7
+
+# The root of every id that we derive: uuid5 of the DNS namespace and "aurora-orchestrator".
+NAMESPACE = UUID("ae37848d-4000-58c2-a7b5-80b4fe022e7d")
+
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.\-]+$")
+]
+TaskId = str  # canonical text of a UUID; kept as text because it is only ever passed on
+
+
+class TaskState(StrEnum):
+    """Where a task stands; the last five are terminal."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    DEAD = "dead"
+
+    @property
+    def is_terminal(self) -> bool:
+        """True when nothing follows."""
+        return self in TERMINAL
+
+
+TERMINAL = frozenset(
+    {
+        TaskState.SUCCEEDED,
+        TaskState.FAILED,
+        TaskState.CANCELLED,
+        TaskState.EXPIRED,
+        TaskState.DEAD,
+    }
+)
+
+# Order within one attempt; a retry is later than anything else of its attempt.
+_ORDER = {
+    TaskState.SCHEDULED: 0,
+    TaskState.QUEUED: 1,
+    TaskState.RUNNING: 2,
+    TaskState.WAITING: 3,
+    TaskState.RETRYING: 4,
+}
+TERMINAL_PROGRESS = 2**31 - 1  # Postgres' largest integer
+
+
+def progress(state: TaskState, attempt: int) -> int:
+    """How far a task has come, as one number: of two reports the larger is the later.
+
+    queued, attempt 1: 11. retrying after attempt 1: 14. running, attempt 2: 22. Any end: the
+    largest integer, so the first end that is recorded stays.
+    """
+    if state.is_terminal:
+        return TERMINAL_PROGRESS
+    return attempt * 10 + _ORDER[state]
+
+
+class Priority(StrEnum):
+    """Which lane of its queue a task waits in."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class Durability(StrEnum):
+    """What accepts a submission: the row in Postgres, or the entry in Redis."""
+
+    DATABASE = "database"
+    STREAM = "stream"
+
+
+class Task(BaseModel):
+    """One unit of work, as accepted; `data` of a message on the tasks stream."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    task_id: TaskId
+    agent: Name
+    input: dict[str, Any]
+    queue: Name = "default"
+    priority: Priority = Priority.NORMAL
+    attempt: int = Field(default=1, ge=1, le=1_000_000)
+    crashes: int = Field(default=0, ge=0, le=1_000_000)  # unfinished starts before this message
+    idempotency_key: str | None = Field(default=None, max_length=200)
+    run_at: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
+    parent_id: TaskId | None = None
+    root_id: TaskId | None = None
+    tenant: Name = "default"
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("task_id", "parent_id", "root_id")
+    @classmethod
+    def _canonical(cls, value: str | None) -> str | None:
+        return None if value is None else str(UUID(value))
+
+    @field_validator("queue")
+    @classmethod
+    def _no_lane_names(cls, value: str) -> str:
+        if value in set(Priority):
+            raise ValueError(f"{value!r} is a priority, not a queue; set priority instead")
+        return value
+
+    @property
+    def digest(self) -> str:
+        """Agent and input in one canonical hash: two messages of one task must agree on it."""
+        return content_digest(self.agent, self.input)
+
+
+def content_digest(agent: str, task_input: Mapping[str, Any]) -> str:
+    """32 hex digits over agent and input; key order and white space do not matter."""
+    canonical = json.dumps([agent, task_input], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def new_id() -> str:
+    """A fresh id: UUID version 7, so that ids sort by time of birth."""
+    return str(uuid7())
+
+
+def idempotent_id(*, tenant: str, agent: str, key: str) -> TaskId:
+    """The task id that this key stands for; the same wherever and however often it is derived."""
+    return str(uuid5(NAMESPACE, f"task\x1f{tenant}\x1f{agent}\x1f{key}"))
+
+
+def derived_id(stream: str, entry_id: str) -> str:
+    """The id of an entry that brought none; stable over redelivery."""
+    return str(uuid5(NAMESPACE, f"entry\x1f{stream}\x1f{entry_id}"))
+
+
+def iso(moment: datetime) -> str:
+    """ISO 8601 in UTC with `Z`, microseconds: one spelling on every stream."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,100 @@
+"""Servers start once a run; each test has its own key prefix and its own database."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+
+import asyncpg
+import pytest
+from orchestrator.db import schema
+from orchestrator.db.session import Database
+from orchestrator.settings import Settings
+from orchestrator.streams.connection import Streams
+from orchestrator.streams.names import Keys
+
+from tests.servers import Servers, start_servers
+
+TEMPLATE = "aurora_template"
+_started: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """Redis and Postgres for the whole run, with a migrated database to copy."""
+    with start_servers() as found:
+        _started.append(found.kind)
+        asyncio.run(_make_template(found))
+        yield found
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which servers the run used."""
+    if _started:
+        terminalreporter.write_line(f"servers: {_started[0]}")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own AURORA_* must not reach a test; what a test wants it sets itself."""
+    for name in list(os.environ):
+        if name.startswith("AURORA_") and not name.startswith("AURORA_TEST_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def keys() -> Keys:
+    """A key prefix of this test's own."""
+    return Keys(f"t{secrets.token_hex(6)}")
+
+
+@pytest.fixture
+async def streams(servers: Servers, keys: Keys) -> AsyncIterator[Streams]:
+    """The door to Redis; afterwards nothing of this test is left there."""
+    found = Streams(servers.redis_url, keys)
+    yield found
+    async for key in found.commands.scan_iter(match=f"{keys.prefix}:*", count=1000):
+        await found.commands.delete(key)
+    await found.close()
+
+
+@pytest.fixture
+async def database_url(servers: Servers) -> AsyncIterator[str]:
+    """A migrated database of this test's own, dropped afterwards."""
+    name = f"t{secrets.token_hex(6)}"
+    admin = await asyncpg.connect(servers.database_url)
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield servers.database(name)
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """The door to Postgres."""
+    found = Database(database_url.replace("postgresql://", "postgresql+asyncpg://"))
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+def settings(servers: Servers, keys: Keys, database_url: str) -> Settings:
+    """Settings of one test: a short lease, no agents folder."""
+    return Settings(
+        redis_url=servers.redis_url,
+        database_url=database_url,
+        prefix=keys.prefix,
+        agents=(),
+        lease=timedelta(seconds=2),
+    )
+
+
+async def _make_template(servers: Servers) -> None:
+    admin = await asyncpg.connect(servers.database_url)
+    await admin.execute(f"CREATE DATABASE {TEMPLATE}")
+    await admin.close()
+    url = servers.database(TEMPLATE).replace("postgresql://", "postgresql+asyncpg://")
+    database = Database(url)
+    await schema.upgrade(database)
+    await database.close()

@@ -1,0 +1,92 @@
+"""Real servers for the tests: by testcontainers where a Docker engine answers, else embedded."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Where the servers of this test run listen, and what they are."""
+
+    redis_url: str
+    database_url: str  # of an administrator, any database
+    kind: str
+
+    def database(self, name: str) -> str:
+        """The URL of another database on the same server."""
+        return urlunsplit(urlsplit(self.database_url)._replace(path=f"/{name}"))
+
+
+@contextlib.contextmanager
+def start_servers() -> Iterator[Servers]:
+    """Start what the tests need; AURORA_TEST_SERVERS=embedded|containers chooses by hand."""
+    chosen = os.environ.get("AURORA_TEST_SERVERS")
+    if chosen == "containers" or (chosen is None and _docker_answers()):
+        with _containers() as found:
+            yield found
+    else:
+        with _embedded() as found:
+            yield found
+
+
+def _docker_answers() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    asked = subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False)
+    return asked.returncode == 0
+
+
+@contextlib.contextmanager
+def _containers() -> Iterator[Servers]:
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.wait_strategies import LogMessageWaitStrategy
+
+    password = secrets.token_hex(8)
+    postgres = (
+        DockerContainer(os.environ.get("AURORA_TEST_POSTGRES_IMAGE", "postgres:15"))
+        .with_env("POSTGRES_USER", "aurora")
+        .with_env("POSTGRES_PASSWORD", password)
+        .with_env("POSTGRES_DB", "aurora")
+        .with_exposed_ports(5432)
+        .with_command("postgres -c max_connections=300")
+        .waiting_for(LogMessageWaitStrategy("listening on IPv4 address"))
+    )
+    redis = (
+        DockerContainer(os.environ.get("AURORA_TEST_REDIS_IMAGE", "redis:7.0"))
+        .with_exposed_ports(6379)
+        .waiting_for(LogMessageWaitStrategy("Ready to accept connections"))
+    )
+    with postgres, redis:
+        yield Servers(
+            redis_url=f"redis://{redis.get_container_host_ip()}:{redis.get_exposed_port(6379)}/0",
+            database_url=(
+                f"postgresql://aurora:{password}@{postgres.get_container_host_ip()}"
+                f":{postgres.get_exposed_port(5432)}/aurora"
+            ),
+            kind="testcontainers",
+        )
+
+
+@contextlib.contextmanager
+def _embedded() -> Iterator[Servers]:
+    from orchestrator.embedded.postgres import EmbeddedPostgres
+    from orchestrator.embedded.valkey import EmbeddedValkey
+
+    home = Path(tempfile.mkdtemp(prefix="aurora-tests-"))
+    valkey, postgres = EmbeddedValkey(home / "valkey"), EmbeddedPostgres(home / "postgres")
+    try:
+        yield Servers(
+            redis_url=valkey.start(), database_url=postgres.start(), kind="embedded servers"
+        )
+    finally:
+        valkey.stop()
+        postgres.stop()
+        shutil.rmtree(home, ignore_errors=True)
