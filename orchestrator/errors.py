@@ -35,6 +35,7 @@ class DeadReason(StrEnum):
     TASK_ID_CONFLICT = "task_id_conflict"
     CRASHED = "crashed"
     UNRECORDABLE = "unrecordable"
+    LOST = "lost"
     RULE_FAILED = "rule_failed"
     NO_RULE = "no_rule"
 

@@ -10,9 +10,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from orchestrator.errors import DeadReason
+from orchestrator.errors import DeadReason, OrchestratorError
 from orchestrator.event import DeadLetter, EventKind, TaskEvent
 from orchestrator.task import Task, TaskId, TaskState, derived_id, new_id, progress
+
+
+class Unrecordable(OrchestratorError):
+    """Postgres refuses something in these messages; it will refuse it again."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +59,7 @@ class SeenTask:
     entry_id: str
     at: datetime  # when Redis took the entry
     said_by: str
+    said_at: str | None = None  # a timestamp that could not be used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +132,41 @@ class DeadLetterRecord:
     detail: str
     fields: dict[str, str]
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenTask:
+    """A row of a task that has not ended, as the reconciler compares it with Redis."""
+
+    task_id: TaskId
+    agent: str
+    queue: str
+    priority: str
+    state: TaskState
+    progress: int
+    attempt: int
+    crashes: int
+    stream: str | None
+    entry_id: str | None
+    created_at: datetime
+    cancel_requested_by: str | None
+    task: Task | None  # None: its message was never read
+
+    def next_message(self) -> Task | None:
+        """The message that brings it on again, None where nobody knows what it asked for.
+
+        A run that had begun counts as a start that did not end; a retry is the next attempt.
+        """
+        if self.task is None:
+            return None
+        begun = self.state in (TaskState.RUNNING, TaskState.WAITING)
+        further = begun or self.state is TaskState.RETRYING
+        return self.task.model_copy(
+            update={
+                "attempt": self.attempt + 1 if further else self.attempt,
+                "crashes": self.crashes + 1 if begun else self.crashes,
+            }
+        )
 
 
 @dataclass(slots=True)
@@ -207,7 +247,8 @@ class _Fold:
         fresh.stream, fresh.entry_id = seen.stream, seen.entry_id
         if record is None:
             self.writes.tasks[fresh.id] = fresh
-            self._changed(fresh, None, seen.at, seen.said_by, entry_id=seen.entry_id)
+            noted = {"said_at": seen.said_at} if seen.said_at else {}
+            self._changed(fresh, None, seen.at, seen.said_by, entry_id=seen.entry_id, **noted)
         elif record.digest is None:
             self._complete(record, fresh)
         elif record.digest != seen.digest:
@@ -422,4 +463,27 @@ def _result(record: TaskRecord, event: TaskEvent) -> ResultRecord:
         worker=event.worker,
         started_at=event.started_at or record.started_at,
         finished_at=event.finished_at or event.at,
+    )
+
+
+def set_aside(
+    *,
+    stream: str,
+    entry_id: str,
+    reason: DeadReason,
+    detail: str,
+    fields: dict[str, str],
+    now: datetime,
+) -> DeadLetterRecord:
+    """The dead letter of a message that is no task's (yet); the same however often it is made."""
+    return DeadLetterRecord(
+        id=derived_id(stream, entry_id),
+        stream=stream,
+        entry_id=entry_id,
+        task_id=None,
+        agent=None,
+        reason=reason,
+        detail=detail,
+        fields=fields,
+        created_at=now,
     )

@@ -4,10 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.db.bulk import Insert
-from orchestrator.record import AuditEntry, TaskRecord, Writes
+from orchestrator.db.session import Database
+from orchestrator.record import (
+    AuditEntry,
+    HeardEvent,
+    SeenTask,
+    TaskRecord,
+    Unrecordable,
+    Writes,
+    fold,
+)
 from orchestrator.task import TaskId, TaskState
 
 TASK_COLUMNS = {
@@ -82,6 +92,28 @@ INSERT_AUDIT = Insert(
     },
     "ON CONFLICT DO NOTHING RETURNING id::text",
 )  # fmt: skip
+
+
+async def record(
+    database: Database, messages: Sequence[SeenTask | HeardEvent], *, also: Writes
+) -> None:
+    """Fold messages into the record in one transaction, with what `also` brings.
+
+    Raises Unavailable (nothing is written, try again), Unrecordable (one of them never will be).
+    """
+    task_ids = {
+        each.task.task_id if isinstance(each, SeenTask) else each.event.task_id for each in messages
+    }
+    try:
+        async with database.transaction() as connection:
+            known = await lock_known(connection, sorted(task_ids)) if task_ids else {}
+            writes = fold(known, messages)
+            writes.dead_letters += also.dead_letters
+            writes.audit += also.audit
+            await write(connection, writes)
+    except DBAPIError as error:
+        # What is an outage was translated before it came here; the rest is about the data.
+        raise Unrecordable(str(error.orig or error).splitlines()[0]) from error
 
 
 async def lock_known(

@@ -1,5 +1,6 @@
 """The marker of a task: who ended it first, from wherever; and what Redis alone knows of it."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from orchestrator.event import TaskEvent
@@ -52,6 +53,12 @@ class Arbiter:
             return TaskState.SCHEDULED if due is not None else None
         state = marker.rpartition(":")[2]
         return TaskState(state) if state else TaskState.RUNNING
+
+    async def forget(self, task_ids: Sequence[TaskId]) -> None:
+        """Drop markers, so that these tasks may run again; the record says they never ended."""
+        if task_ids:
+            async with translated():
+                await self._streams.commands.delete(*map(self._streams.keys.marker, task_ids))
 
     async def _marker(self, task_id: TaskId) -> str | None:
         async with translated():

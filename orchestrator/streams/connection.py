@@ -35,8 +35,8 @@ Client = Any
 COMMAND_TIMEOUT = 5.0  # seconds for a command's answer
 OLDEST = (7, 0)  # Redis: XAUTOCLAIM that names deleted entries, scripts with flags
 SCRIPTS = (
-    "acknowledge", "begin", "claim", "emit", "end", "finish", "hand_back", "mine", "promote",
-    "renew", "retire", "sweep", "take",
+    "acknowledge", "begin", "claim", "emit", "end", "finish", "hand_back", "hold", "look", "mine",
+    "promote", "renew", "retire", "sweep", "take",
 )  # fmt: skip
 
 
@@ -107,12 +107,40 @@ class Streams:
             )
         return f"{name} {version}"
 
+    async def hold(self, name: str, holder: str, *, seconds: float) -> bool:
+        """True while `holder` is the one of that name; renews it. For work that one should do.
+
+        An optimisation, not a guard: after a jump of Redis' clock there may be two.
+        """
+        key = f"{self.keys.prefix}:held:{name}"
+        return bool(await self.run("hold", [key], [holder, int(seconds * 1000)]))
+
+    async def queues(self) -> list[str]:
+        """Every queue that is known, the default one first."""
+        async with translated():
+            members = await self.commands.smembers(self.keys.queues)
+        return ["default", *sorted(each.decode() for each in members if each != b"default")]
+
     async def memory_share(self) -> float:
         """Used share of maxmemory, 0 where no limit is set."""
         async with translated():
             info = await self.commands.info("memory")
         limit = int(info.get("maxmemory", 0))
         return int(info["used_memory"]) / limit if limit else 0.0
+
+    async def lag(self, stream: Stream, group: str) -> int:
+        """Entries that the group has not acknowledged, as far as Redis can tell; 0 without it."""
+        async with translated():
+            try:
+                infos = await self.commands.xinfo_groups(self.keys.of(stream))
+            except ResponseError as error:
+                if is_missing_group(error):
+                    return 0
+                raise
+        for info in infos:
+            if info["name"] == group.encode():
+                return int(info["pending"]) + int(info["lag"] or 0)
+        return 0
 
     async def close(self) -> None:
         """Close every connection; never in the middle of a blocking read."""

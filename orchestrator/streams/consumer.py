@@ -126,6 +126,10 @@ class Consumer:
         self.last_success = time.monotonic()
         return got
 
+    def suspect_lost_reply(self) -> None:
+        """Something between a read and its handling failed: look again for what we own."""
+        self._trouble.lost_reply = True
+
     async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
         """Say that these are dealt with; deleted where every group has said so.
 

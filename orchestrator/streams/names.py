@@ -117,8 +117,3 @@ class Keys:
     def marker(self, task_id: str) -> str:
         """`<attempt>:<digest>:<end>` of one task: the arbiter of its end."""
         return f"{self.prefix}:task:{task_id}"
-
-    @property
-    def workers(self) -> str:
-        """A hash: worker name -> what it last said of itself (JSON)."""
-        return f"{self.prefix}:workers"

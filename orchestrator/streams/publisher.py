@@ -1,5 +1,6 @@
 """Puts values on the streams: one XADD each, or many in one write. Never trims."""
 
+import asyncio
 import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ class Publisher:
         self.streams = streams
         self.producer = producer
         self._sequence = itertools.count(1)
+        # In order of their sequence: one that overtook another would look like a gap.
+        self._auditing = asyncio.Lock()
         self._known_queues: set[str] = {"default"}
 
     async def publish(self, task: Task, *, message_id: str | None = None) -> str:
@@ -62,18 +65,19 @@ class Publisher:
         **said: Any,
     ) -> None:
         """Say who did what; `said` is before, after, detail."""
-        act = Act(
-            action=action,
-            actor=actor or self.producer,
-            object_type=object_type,
-            object_id=object_id,
-            at=datetime.now(UTC),
-            producer=self.producer,
-            sequence=next(self._sequence),
-            **said,
-        )
-        fields = encode(act, message_id=new_id(), at=act.at, producer=self.producer)
-        await self._add(self.streams.keys.audit, fields)
+        async with self._auditing:
+            act = Act(
+                action=action,
+                actor=actor or self.producer,
+                object_type=object_type,
+                object_id=object_id,
+                at=datetime.now(UTC),
+                producer=self.producer,
+                sequence=next(self._sequence),
+                **said,
+            )
+            fields = encode(act, message_id=new_id(), at=act.at, producer=self.producer)
+            await self._add(self.streams.keys.audit, fields)
 
     async def _add(self, key: str, fields: dict[str, Any]) -> str:
         async with translated():

@@ -1,0 +1,271 @@
+"""The composition root: Settings -> parts -> services. The only file that knows everything.
+
+What needs Postgres is imported when it is first needed, so that a worker that only runs agents
+stays small.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.client import set_submitter
+from orchestrator.registry import AgentRegistry, load_agents
+from orchestrator.runtime.dispatcher import Dispatcher, Limits
+from orchestrator.runtime.lease import Lease
+from orchestrator.runtime.runner import Runner
+from orchestrator.runtime.service import Service, run_services
+from orchestrator.runtime.submitter import TaskSubmitter
+from orchestrator.settings import Settings
+from orchestrator.streams.arbiter import Arbiter
+from orchestrator.streams.connection import Streams
+from orchestrator.streams.consumer import Consumer, unique_name
+from orchestrator.streams.names import (
+    ALERT_HANDLER,
+    ALERTS,
+    AUDITOR,
+    CPS_ALERT_HANDLER,
+    CPS_ALERTS,
+    ORCHESTRATOR,
+    RECORDER,
+    Keys,
+)
+from orchestrator.streams.publisher import Publisher
+from orchestrator.streams.tail import ResultTail
+
+if TYPE_CHECKING:
+    from orchestrator.db.session import Database
+    from orchestrator.db.tasks import TaskStore
+
+logger = logging.getLogger("aurora.app")
+
+Builder = Callable[["Parts"], Awaitable[list[Service]]]
+
+
+class Parts:
+    """What one process is made of, each part made when it is first asked for."""
+
+    def __init__(
+        self, settings: Settings, *, role: str, registry: AgentRegistry | None = None
+    ) -> None:
+        """Store. `registry`: given by tests and programs that have their agents at hand."""
+        self.settings = settings
+        self.name = unique_name(role)
+        self._registry = registry
+
+    @cached_property
+    def registry(self) -> AgentRegistry:
+        """The agents that the settings name. Raises ConfigurationError."""
+        return self._registry or load_agents(self.settings.agents)
+
+    @cached_property
+    def streams(self) -> Streams:
+        return self.open_streams()
+
+    def open_streams(self, *, connections: int = 8) -> Streams:
+        """Another door to Redis, with connections of its own."""
+        return Streams(
+            self.settings.redis_url.get_secret_value(),
+            Keys(self.settings.prefix),
+            connections=connections,
+        )
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        return Publisher(self.streams, producer=self.name)
+
+    @cached_property
+    def database(self) -> "Database":
+        from orchestrator.db.session import Database  # noqa: PLC0415 - loads SQLAlchemy
+
+        return Database(self.settings.async_database_url, pool_size=self.settings.database_pool)
+
+    @cached_property
+    def store(self) -> "TaskStore":
+        from orchestrator.db.tasks import TaskStore  # noqa: PLC0415 - loads SQLAlchemy
+
+        return TaskStore(self.database)
+
+    @cached_property
+    def arbiter(self) -> Arbiter:
+        return Arbiter(self.streams, ttl=self.settings.marker_ttl)
+
+    @cached_property
+    def tail(self) -> ResultTail:
+        return ResultTail(self.streams)
+
+    @cached_property
+    def submitter(self) -> TaskSubmitter:
+        return TaskSubmitter(
+            self.publisher,
+            store=lambda: self.store,
+            tail=self.tail,
+            arbiter=self.arbiter,
+            durability=self.settings.durability,
+            max_payload=self.settings.max_payload,
+        )
+
+    def consumer(self, group: str) -> Consumer:
+        """A new member of a group, under this process' name."""
+        return Consumer(
+            self.streams,
+            group=group,
+            name=self.name,
+            lease=self.settings.lease,
+            publisher=self.publisher,
+        )
+
+    async def read(self, sql: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Rows for agents (`ctx.query`), in a transaction that cannot write."""
+        from orchestrator.db.reading import read  # noqa: PLC0415 - loads SQLAlchemy
+
+        return await read(self.database, sql, params)
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        if "tail" in self.__dict__:
+            await self.tail.stop()
+        if "streams" in self.__dict__:
+            await self.streams.close()
+        if "database" in self.__dict__:
+            await self.database.close()
+
+
+@asynccontextmanager
+async def connect(settings: Settings | None = None) -> AsyncIterator[TaskSubmitter]:
+    """`async with orchestrator.connect():` - within it, `delay()` submits.
+
+    Settings come from the environment unless given. Nothing is asked of the servers until the
+    first call.
+    """
+    parts = Parts(settings or Settings(), role="client")
+    set_submitter(parts.submitter)
+    try:
+        yield parts.submitter
+    finally:
+        set_submitter(None)
+        await parts.close()
+
+
+async def worker(parts: Parts) -> list[Service]:
+    """Runs agents."""
+    settings = parts.settings
+    registry = parts.registry
+    consumer = parts.consumer(ORCHESTRATOR)
+    threads = ThreadPoolExecutor(
+        max_workers=min(settings.concurrency, 128), thread_name_prefix="agent"
+    )
+    lease = Lease(
+        lambda: parts.open_streams(connections=1),
+        group=ORCHESTRATOR,
+        consumer=consumer.name,
+        lease=settings.lease,
+        marker_ttl=settings.marker_ttl,
+        on_lost=lambda entries: dispatcher.lost(entries),
+    )
+    dispatcher = Dispatcher(
+        consumer,
+        parts.publisher,
+        registry,
+        Runner(threads),
+        lease,
+        submitter=parts.submitter,
+        read=parts.read,
+        queues=settings.queues or registry.queues,
+        limits=Limits(
+            concurrency=settings.concurrency,
+            max_payload=settings.max_payload,
+            max_starts=settings.max_starts,
+            grace=settings.grace,
+        ),
+        marker_ttl=settings.marker_ttl,
+    )
+    return [dispatcher]
+
+
+async def recorder(parts: Parts) -> list[Service]:
+    """Keeps the record: recorder, auditor, reconciler, janitor."""
+    from orchestrator.db.reconciling import OpenTasks  # noqa: PLC0415 - loads SQLAlchemy
+    from orchestrator.services.auditor import Auditor  # noqa: PLC0415
+    from orchestrator.services.janitor import Janitor  # noqa: PLC0415
+    from orchestrator.services.reconciler import Reconciler  # noqa: PLC0415
+    from orchestrator.services.recorder import Recorder  # noqa: PLC0415
+
+    settings = parts.settings
+    return [
+        Reconciler(
+            OpenTasks(parts.database),
+            parts.publisher,
+            parts.arbiter,
+            grace=settings.reconcile_grace,
+        ),
+        Janitor(parts.publisher),
+        Recorder(parts.consumer(RECORDER), parts.database, max_payload=settings.max_payload),
+        Auditor(parts.consumer(AUDITOR), parts.database),
+    ]
+
+
+async def alerts(parts: Parts) -> list[Service]:
+    """Turns alerts into tasks, from both streams."""
+    from orchestrator.services.alerts import AlertHandler  # noqa: PLC0415 - loads SQLAlchemy
+
+    return [
+        AlertHandler(
+            parts.consumer(group),
+            parts.database,
+            parts.registry,
+            stream=stream,
+            kind=kind,
+            publish=parts.submitter.publish_accepted,
+            max_payload=parts.settings.max_payload,
+        )
+        for group, stream, kind in (
+            (ALERT_HANDLER, ALERTS, "network"),
+            (CPS_ALERT_HANDLER, CPS_ALERTS, "cps"),
+        )
+    ]
+
+
+# In the order in which they stop: what takes work in first, what records it last.
+ROLES: dict[str, Builder] = {
+    "alerts": alerts,
+    "worker": worker,
+    "recorder": recorder,
+}
+
+
+async def run_roles(
+    settings: Settings,
+    roles: Sequence[str],
+    *,
+    registry: AgentRegistry | None = None,
+    ready: Callable[[Parts], Awaitable[None]] | None = None,
+) -> None:
+    """Run these roles in this process until SIGTERM or SIGINT. Raises ConfigurationError."""
+    parts = Parts(settings, role="+".join(roles), registry=registry)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        await parts.streams.check_server()
+        await parts.streams.ensure_all_groups()
+        services = [
+            service
+            for role, build in ROLES.items()
+            if role in roles
+            for service in await build(parts)
+        ]
+        logger.info(
+            "%s runs: %s", parts.name, ", ".join(each.name for each in services),
+            extra={"event": "process.started"},
+        )  # fmt: skip
+        if ready is not None:
+            await ready(parts)
+        await run_services(services, stopped=stopped)
+    finally:
+        await parts.close()

@@ -1,0 +1,234 @@
+"""Ends attempts in Redis, in groups: as soon as one is done, with whatever else is done by then.
+
+Self-clocked: a group is what has gathered while the group before was on its way, so a lone task
+waits for nobody and a thousand share their round trips. Nothing is forgotten while Redis is away.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pydantic_core import to_json
+
+from orchestrator.errors import Overloaded, Unavailable
+from orchestrator.event import DeadLetter, EventKind, TaskEvent
+from orchestrator.outcome import (
+    Completed,
+    Expired,
+    Failed,
+    HandedBack,
+    Outcome,
+    Postponed,
+    Retrying,
+    SetAside,
+    Superseded,
+)
+from orchestrator.streams.connection import Streams
+from orchestrator.streams.consumer import BACKOFF, Delivery
+from orchestrator.streams.message import dump, raw_fields
+from orchestrator.streams.names import TASKS
+from orchestrator.task import Task, iso, new_id
+
+logger = logging.getLogger("aurora.completion")
+
+GROUP = 100  # attempts a script call: about a millisecond of the server's time
+FIELDS = 10  # arguments of finish.lua for each attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """One attempt and what it came to. `task` is None where the entry could not be read."""
+
+    delivery: Delivery
+    outcome: Outcome
+    attempt: int = 1
+    crashes: int = 0
+    task: Task | None = None
+    task_id: str
+    started_at: datetime | None = None
+    finished_at: datetime
+    ends_task: bool = True  # False: only this entry is set aside, the task goes on
+
+
+class Completion:
+    """Takes endings, gives each to finish.lua, and says what came of it."""
+
+    def __init__(
+        self,
+        streams: Streams,
+        *,
+        group: str,
+        consumer: str,
+        marker_ttl: timedelta,
+        on_finished: Callable[[Ending, str], None],
+    ) -> None:
+        """Store. `on_finished` hears each ending's answer: "ok", "stale" or "ended"."""
+        self._streams = streams
+        self._group = group
+        self._consumer = consumer
+        self._ttl = int(marker_ttl.total_seconds() * 1000)
+        self._on_finished = on_finished
+        self._waiting: deque[Ending] = deque()
+        self._news = asyncio.Event()
+        self._stopping = False
+
+    def add(self, ending: Ending) -> None:
+        """Take an ending; it is on its way before this loop's next turn."""
+        self._waiting.append(ending)
+        self._news.set()
+
+    def stop(self) -> None:
+        """End `run` once everything has been told."""
+        self._stopping = True
+        self._news.set()
+
+    async def run(self) -> None:
+        """Tell Redis of endings until stopped and nothing waits."""
+        while self._waiting or not self._stopping:
+            if not self._waiting:
+                self._news.clear()
+                await self._news.wait()
+                continue
+            group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
+            for ending, answer in zip(group, await self._tell(group), strict=True):
+                self._on_finished(ending, answer)
+
+    async def _tell(self, group: Sequence[Ending]) -> list[str]:
+        for failures in itertools.count():
+            try:
+                return await self._finish(group)
+            except (Unavailable, Overloaded) as error:
+                # The script may have run: told again, what is done answers "stale" or "ended".
+                logger.warning(
+                    "%d endings wait: %s", len(group), error, extra={"event": "completion.waits"}
+                )
+                await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
+        raise AssertionError("unreachable")
+
+    async def _finish(self, group: Sequence[Ending]) -> list[str]:
+        keys = self._streams.keys
+        now = iso(datetime.now(UTC))
+        per_attempt: list[str | bytes | int] = []
+        where: list[str] = []
+        for ending in group:
+            per_attempt += self._arguments(ending)
+            where += [ending.delivery.stream, keys.marker(ending.task_id)]
+        reply = await self._streams.run(
+            "finish",
+            [keys.results, keys.delayed, keys.delayed_bodies, *where],
+            [
+                self._group, self._consumer, self._ttl, self._consumer, now,
+                len(TASKS.groups), *TASKS.groups, *per_attempt,
+            ],
+        )  # fmt: skip
+        return [answer.decode() for answer in reply]
+
+    def _arguments(self, ending: Ending) -> list[str | bytes | int]:
+        delivery, outcome = ending.delivery, ending.outcome
+        kind, event, due, body, state = "drop", b"", 0, b"", ""
+        match outcome:
+            case Completed() | Failed() | SetAside() | Expired():
+                kind = "end" if ending.ends_task else "reject"
+                event, state = self._event(ending), _kind(outcome).value
+            case Retrying():
+                kind, state = "retry", EventKind.RETRYING.value
+                run_at = ending.finished_at + outcome.delay
+                event = self._event(ending, run_at=run_at)
+                due, body = _milliseconds(run_at), _next_message(ending)
+            case Postponed():
+                kind = "postpone"
+                assert ending.task is not None  # noqa: S101 - only a task can be postponed
+                assert ending.task.run_at is not None  # noqa: S101
+                due = _milliseconds(ending.task.run_at)
+                body = _message(delivery.stream, ending.task)
+            case Superseded() | HandedBack():
+                kind = "drop"
+        return [
+            delivery.entry_id, delivery.count, kind, ending.attempt, ending.task_id, event, due,
+            body, state, new_id() if event else "",
+        ]  # fmt: skip
+
+    def _event(self, ending: Ending, *, run_at: datetime | None = None) -> bytes:
+        outcome = ending.outcome
+        base = TaskEvent(
+            task_id=ending.task_id,
+            agent=ending.task.agent if ending.task else "",
+            event=_kind(outcome),
+            at=ending.finished_at,
+            attempt=ending.attempt,
+            crashes=ending.crashes,
+            error=_error(outcome),
+            worker=self._consumer,
+            started_at=ending.started_at,
+            finished_at=ending.finished_at,
+            run_at=run_at,
+            dead_letter=_dead_letter(ending),
+        )
+        found = dump(base)
+        if isinstance(outcome, Completed):
+            # The output is JSON already; parsing it to write it again would double the cost.
+            found = found[:-1] + b',"output":' + outcome.output + b"}"
+        return found
+
+
+def _kind(outcome: Outcome) -> EventKind:
+    kinds: dict[type, EventKind] = {
+        Completed: EventKind.SUCCEEDED,
+        Retrying: EventKind.RETRYING,
+        Failed: EventKind.FAILED,
+        SetAside: EventKind.DEAD,
+        Expired: EventKind.EXPIRED,
+    }
+    return kinds[type(outcome)]
+
+
+def _error(outcome: Outcome) -> dict[str, object] | None:
+    match outcome:
+        case Retrying(fault=fault) | Failed(fault=fault):
+            return fault.as_json()
+        case SetAside(reason=reason, detail=detail):
+            return {"type": reason.value, "message": detail}
+        case Expired():
+            return {"type": "expired", "message": "its time had passed before it began"}
+        case _:
+            return None
+
+
+def _dead_letter(ending: Ending) -> DeadLetter | None:
+    if not isinstance(ending.outcome, SetAside):
+        return None
+    return DeadLetter(
+        stream=ending.delivery.stream,
+        entry_id=ending.delivery.entry_id,
+        reason=ending.outcome.reason,
+        detail=ending.outcome.detail,
+        fields=raw_fields(ending.delivery.fields),
+        ends_task=ending.ends_task,
+    )
+
+
+def _next_message(ending: Ending) -> bytes:
+    assert ending.task is not None  # noqa: S101 - an unreadable entry is not retried
+    following = ending.task.model_copy(
+        update={"attempt": ending.attempt + 1, "crashes": ending.crashes, "run_at": None}
+    )
+    return _message(ending.delivery.stream, following)
+
+
+def _message(stream: str, task: Task) -> bytes:
+    return to_json(
+        {
+            "stream": stream,
+            "id": task.task_id,
+            "data": dump(task).decode(),
+            "producer": "delayed",
+        }
+    )
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

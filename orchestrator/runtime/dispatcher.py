@@ -1,0 +1,492 @@
+"""Takes messages from the group "orchestrator" and gives them to runners, as many as there are slots.
+
+Never says that a task succeeded: that is `completion`'s, and only for the owner of the entry.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from orchestrator.agent import Agent
+from orchestrator.client import Submitter, set_submitter
+from orchestrator.context import Query, RunContext
+from orchestrator.errors import DeadReason, Overloaded, Rejected, Unavailable
+from orchestrator.event import EventKind, TaskEvent
+from orchestrator.outcome import Expired, Outcome, Postponed, SetAside, Superseded
+from orchestrator.registry import AgentRegistry
+from orchestrator.runtime.completion import Completion, Ending
+from orchestrator.runtime.lease import Held, Lease, hand_back
+from orchestrator.runtime.runner import Runner
+from orchestrator.runtime.service import Stop, every
+from orchestrator.streams.consumer import Consumer, Delivery
+from orchestrator.streams.lanes import steps
+from orchestrator.streams.message import decode, decode_task, dump, entry_time
+from orchestrator.streams.names import RESULTS, TASKS
+from orchestrator.streams.publisher import Publisher
+from orchestrator.task import Task, derived_id, iso, new_id
+
+logger = logging.getLogger("aurora.dispatcher")
+
+ANNOUNCE_AFTER = 1.0  # seconds: shorter attempts are told by their end alone
+STOP_READING_AT = 0.75  # of Redis' maxmemory: what is in hand must find room to end
+RECORDER_LAG = 50_000  # results that wait for Postgres
+PROMOTE_COUNT = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much a worker takes on, and how long it waits."""
+
+    concurrency: int
+    max_payload: int
+    max_starts: int
+    grace: timedelta
+
+
+@dataclass(slots=True)
+class Flight:
+    """One attempt in hand."""
+
+    delivery: Delivery
+    task: Task
+    digest: str
+    attempt: int
+    crashes: int
+    started_at: datetime
+    began: float = field(default_factory=time.monotonic)
+    running: "asyncio.Task[None] | None" = None
+    announced: bool = False
+    dropped: str | None = None  # why nothing is to be said at its end
+
+
+class Dispatcher:
+    """The worker's heart; one per process."""
+
+    name = "dispatcher"
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        publisher: Publisher,
+        registry: AgentRegistry,
+        runner: Runner,
+        lease: Lease,
+        *,
+        submitter: Submitter,
+        read: Query,
+        queues: Sequence[str],
+        limits: Limits,
+        marker_ttl: timedelta,
+    ) -> None:
+        """Store."""
+        self.consumer = consumer
+        self.publisher = publisher
+        self.registry = registry
+        self.runner = runner
+        self.lease = lease
+        self.submitter = submitter
+        self.read = read
+        self.queues = queues
+        self.limits = limits
+        self.streams = publisher.streams
+        self._marker_ttl = int(marker_ttl.total_seconds() * 1000)
+        self._completion = Completion(
+            self.streams,
+            group=consumer.group,
+            consumer=consumer.name,
+            marker_ttl=marker_ttl,
+            on_finished=self._finished,
+        )
+        self._agents: dict[str, Agent[Any, Any]] = {each.name: each() for each in registry}
+        self._turns = {
+            each.name: asyncio.Semaphore(each.concurrency) for each in registry if each.concurrency
+        }
+        self._flights: dict[tuple[str, str], Flight] = {}
+        self._free = asyncio.Event()
+        self._stop = Stop()
+        self._turn = 0
+        self._paused: str | None = None
+
+    @property
+    def busy(self) -> int:
+        """Attempts in hand."""
+        return len(self._flights)
+
+    def stop(self) -> None:
+        """Stop reading, finish within the grace time or hand back. A second call: at once."""
+        if self._stop:
+            self.limits = Limits(
+                concurrency=self.limits.concurrency,
+                max_payload=self.limits.max_payload,
+                max_starts=self.limits.max_starts,
+                grace=timedelta(0),
+            )
+        self._stop.set()
+        self._free.set()
+
+    async def run(self) -> None:
+        """Take and run until stopped; then drain."""
+        set_submitter(self.submitter)
+        await self._watch_lanes()
+        self.lease.start()
+        told = asyncio.create_task(self._completion.run(), name="completion")
+        timed = [
+            asyncio.create_task(every(0.25, self._announce, stop=self._stop, name="announce")),
+            asyncio.create_task(every(1.0, self._promote, stop=self._stop, name="promote")),
+            asyncio.create_task(every(1.0, self._look, stop=self._stop, name="look")),
+        ]
+        try:
+            while not self._stop:
+                await self._take()
+            await self._drain()
+        finally:
+            self._completion.stop()
+            await told
+            await asyncio.gather(*timed)
+            await self.lease.stop()
+
+    async def _watch_lanes(self) -> None:
+        lanes = {key: TASKS for queue in self.queues for key in self.streams.keys.lanes(queue)}
+        while not self._stop:
+            try:
+                await self.consumer.watch(lanes)
+                await self.streams.ensure_groups(self.streams.keys.results, RESULTS)
+            except (Unavailable, Overloaded) as error:
+                logger.warning("waiting to start: %s", error, extra={"event": "redis.away"})
+                await self._stop.sleep(1.0)
+            else:
+                return
+
+    async def _take(self) -> None:
+        free = self.limits.concurrency - len(self._flights)
+        if free <= 0 or self._paused:
+            self._free.clear()
+            try:
+                await asyncio.wait_for(self._free.wait(), 1.0)
+            except TimeoutError:
+                pass
+            return
+        queues = [self.streams.keys.lanes(queue) for queue in self.queues]
+        self._turn += 1
+        deliveries = await self.consumer.next(
+            free,
+            steps=steps(queues, free=free, turn=self._turn),
+            known=[entry_id for _, entry_id in self._flights],
+        )
+        if deliveries:
+            try:
+                await self._begin(deliveries)
+            except (Unavailable, Overloaded) as error:
+                logger.warning("not begun: %s", error, extra={"event": "redis.away"})
+                self.consumer.suspect_lost_reply()
+
+    async def _begin(self, deliveries: Sequence[Delivery]) -> None:
+        """Start what may start; end what may not."""
+        ready: list[Flight] = []
+        for delivery in deliveries:
+            flying = self._flights.get((delivery.stream, delivery.entry_id))
+            if flying is not None:
+                self._taken_over_from_ourselves(flying, delivery)
+            elif (flight := self._read(delivery)) is not None:
+                ready.append(flight)
+        if not ready:
+            return
+        pairs = [part for flight in ready for part in (flight.digest, flight.attempt)]
+        answers = await self.streams.run(
+            "begin",
+            [self.streams.keys.marker(flight.task.task_id) for flight in ready],
+            [self._marker_ttl, *pairs],
+        )
+        for flight, answer in zip(ready, answers, strict=True):
+            self._start(flight, answer.decode())
+
+    def _read(self, delivery: Delivery) -> Flight | None:
+        """A flight ready to start, or None and the ending is on its way."""
+        now = datetime.now(UTC)
+        task_id = derived_id(delivery.stream, delivery.entry_id)
+        task: Task | None = None
+        try:
+            message = decode(
+                delivery.fields,
+                stream=delivery.stream,
+                entry_id=delivery.entry_id,
+                limit=self.limits.max_payload,
+            )
+            task_id = message.id
+            task = decode_task(message)
+            task_id = task.task_id
+            self.registry.get(task.agent)
+        except Rejected as error:
+            outcome: Outcome = SetAside(error.reason, str(error))
+        else:
+            crashes = task.crashes + delivery.count - 1
+            found = before_start(
+                task, crashes=crashes, taken=entry_time(delivery.entry_id), now=now,
+                max_starts=self.limits.max_starts,
+            )  # fmt: skip
+            if found is None:
+                return Flight(
+                    delivery=delivery, task=task, digest=task.digest, crashes=crashes,
+                    attempt=task.attempt + delivery.count - 1, started_at=now,
+                )  # fmt: skip
+            outcome = found
+        self._completion.add(
+            Ending(
+                delivery=delivery,
+                outcome=outcome,
+                task=task,
+                task_id=task_id,
+                attempt=task.attempt + delivery.count - 1 if task else 1,
+                crashes=task.crashes + delivery.count - 1 if task else 0,
+                finished_at=now,
+                ends_task=task is not None,
+            )
+        )
+        return None
+
+    def _start(self, flight: Flight, answer: str) -> None:
+        if answer != "run":
+            conflict = answer == "conflict"
+            outcome: Outcome = (
+                SetAside(
+                    DeadReason.TASK_ID_CONFLICT,
+                    f"task {flight.task.task_id} is under way with another agent or input;"
+                    " a new task needs a new id",
+                )
+                if conflict
+                else Superseded(answer)
+            )
+            self._completion.add(self._ending(flight, outcome, ends_task=not conflict))
+            return
+        key = (flight.delivery.stream, flight.delivery.entry_id)
+        agent = self._agents[flight.task.agent]
+        self._flights[key] = flight
+        self.lease.held[key] = Held(
+            stream=flight.delivery.stream,
+            entry_id=flight.delivery.entry_id,
+            count=flight.delivery.count,
+            marker=self.streams.keys.marker(flight.task.task_id),
+            deadline=flight.began + agent.timeout.total_seconds(),
+        )
+        flight.running = asyncio.create_task(self._fly(flight, agent))
+
+    async def _fly(self, flight: Flight, agent: Agent[Any, Any]) -> None:
+        """One attempt from its start to its ending."""
+        if flight.crashes > flight.task.crashes:
+            # After a crash the start is told at once: should it crash again, the record knows.
+            await self._announce_one(flight)
+        turn = self._turns.get(agent.name)
+        try:
+            if turn is None:
+                outcome = await self._attempt(flight, agent)
+            else:
+                async with turn:
+                    outcome = await self._attempt(flight, agent)
+        except asyncio.CancelledError:
+            if flight.dropped is None:
+                raise
+            outcome = Superseded(flight.dropped)
+        self._completion.add(self._ending(flight, outcome))
+
+    async def _attempt(self, flight: Flight, agent: Agent[Any, Any]) -> Outcome:
+        flight.started_at = datetime.now(UTC)
+        held = self.lease.held.get((flight.delivery.stream, flight.delivery.entry_id))
+        if held is not None:
+            held.deadline = time.monotonic() + agent.timeout.total_seconds()
+        context = RunContext(
+            task=flight.task,
+            attempt=flight.attempt,
+            worker=self.consumer.name,
+            deadline=flight.started_at + agent.timeout,
+            emit=lambda detail: self._emit(flight, EventKind.PROGRESS, detail),
+            read=self.read,
+        )
+        return await self.runner.run(agent, context)
+
+    def _ending(self, flight: Flight, outcome: Outcome, *, ends_task: bool = True) -> Ending:
+        return Ending(
+            delivery=flight.delivery,
+            outcome=outcome,
+            attempt=flight.attempt,
+            crashes=flight.crashes,
+            task=flight.task,
+            task_id=flight.task.task_id,
+            started_at=flight.started_at,
+            finished_at=datetime.now(UTC),
+            ends_task=ends_task,
+        )
+
+    def _finished(self, ending: Ending, answer: str) -> None:
+        key = (ending.delivery.stream, ending.delivery.entry_id)
+        self._flights.pop(key, None)
+        self.lease.held.pop(key, None)
+        self._free.set()
+        if answer == "ok" and not isinstance(ending.outcome, Superseded):
+            return
+        logger.info(
+            "task %s attempt %d was superseded (%s)", ending.task_id, ending.attempt, answer,
+            extra={"event": "attempt.superseded", "task_id": ending.task_id},
+        )  # fmt: skip
+        asyncio.ensure_future(self._say_superseded(ending, answer))  # noqa: RUF006 - best effort
+
+    async def _say_superseded(self, ending: Ending, answer: str) -> None:
+        try:
+            await self.publisher.audit(
+                "attempt.superseded",
+                object_type="task",
+                object_id=ending.task_id,
+                detail={
+                    "attempt": ending.attempt,
+                    "why": answer,
+                    "outcome": type(ending.outcome).__name__,
+                    "entry_id": ending.delivery.entry_id,
+                },
+            )
+        except (Unavailable, Overloaded) as error:
+            logger.warning("not audited: %s", error, extra={"event": "audit.lost"})
+
+    def _taken_over_from_ourselves(self, flight: Flight, delivery: Delivery) -> None:
+        """Our own sweep claimed an entry that we are at work on: the lease thread was late.
+
+        The run goes on as this later delivery; its fence is the new count.
+        """
+        flight.delivery = delivery
+        held = self.lease.held.get((delivery.stream, delivery.entry_id))
+        if held is not None:
+            held.count = delivery.count
+
+    def lost(self, entries: list[tuple[str, str]]) -> None:
+        """Runs whose task ended elsewhere or whose entry another worker owns: stop them."""
+        for key in entries:
+            flight = self._flights.get(key)
+            if flight is not None and flight.running is not None and flight.dropped is None:
+                flight.dropped = "lost or ended elsewhere"
+                flight.running.cancel()
+
+    async def _announce(self) -> None:
+        now = time.monotonic()
+        for flight in list(self._flights.values()):
+            if not flight.announced and now - flight.began >= ANNOUNCE_AFTER:
+                await self._announce_one(flight)
+
+    async def _announce_one(self, flight: Flight) -> None:
+        flight.announced = True
+        try:
+            await self._emit(flight, EventKind.STARTED, None)
+        except (Unavailable, Overloaded):
+            flight.announced = False
+
+    async def _emit(self, flight: Flight, kind: EventKind, detail: dict[str, Any] | None) -> bool:
+        """Say something about a run; False when it is no longer ours to speak of."""
+        now = datetime.now(UTC)
+        event = TaskEvent(
+            task_id=flight.task.task_id,
+            agent=flight.task.agent,
+            event=kind,
+            at=now,
+            attempt=flight.attempt,
+            crashes=flight.crashes,
+            worker=self.consumer.name,
+            started_at=flight.started_at,
+            detail=detail,
+        )
+        keys = self.streams.keys
+        said = await self.streams.run(
+            "emit",
+            [flight.delivery.stream, keys.marker(flight.task.task_id), keys.results],
+            [
+                self.consumer.group,
+                self.consumer.name,
+                flight.delivery.entry_id,
+                flight.delivery.count,
+                new_id(),
+                dump(event),
+                self.consumer.name,
+                iso(now),
+            ],
+        )
+        return bool(said)
+
+    async def _promote(self) -> float | None:
+        """Publish what is due; seconds until the next is, if sooner than the next sweep."""
+        keys = self.streams.keys
+        moved, next_ms = await self.streams.run(
+            "promote",
+            [keys.delayed, keys.delayed_bodies],
+            [PROMOTE_COUNT, iso(datetime.now(UTC))],
+        )
+        if moved == PROMOTE_COUNT:
+            return 0.0
+        return next_ms / 1000 if next_ms >= 0 else None
+
+    async def _look(self) -> None:
+        """Stop reading while Redis is nearly full or Postgres far behind; in hand goes on."""
+        share = await self.streams.memory_share()
+        lag = await self.streams.lag(RESULTS, "recorder") if share < STOP_READING_AT else 0
+        paused = None
+        if share >= STOP_READING_AT:
+            paused = f"Redis uses {share:.0%} of its memory"
+        elif lag >= RECORDER_LAG:
+            paused = f"{lag} results wait for Postgres"
+        if paused != self._paused:
+            logger.warning(
+                "reading %s", f"stops: {paused}" if paused else "goes on",
+                extra={"event": "dispatcher.paused" if paused else "dispatcher.resumed"},
+            )  # fmt: skip
+            self._paused = paused
+            self._free.set()
+
+    async def _drain(self) -> None:
+        """Finish what is in hand within the grace time; hand the rest back."""
+        began = time.monotonic()
+        while self._flights and time.monotonic() - began < self.limits.grace.total_seconds():
+            self._free.clear()
+            try:
+                await asyncio.wait_for(self._free.wait(), 0.2)
+            except TimeoutError:
+                continue
+        left = list(self._flights.items())
+        if not left:
+            return
+        held = [self.lease.held[key] for key, _ in left if key in self.lease.held]
+        for key, flight in left:
+            self.lease.held.pop(key, None)
+            self._flights.pop(key, None)
+            if flight.running is not None:
+                flight.running.cancel()
+        await asyncio.gather(
+            *(flight.running for _, flight in left if flight.running), return_exceptions=True
+        )
+        try:
+            done = await hand_back(
+                self.streams, held, group=self.consumer.group, consumer=self.consumer.name
+            )
+        except (Unavailable, Overloaded) as error:
+            logger.warning("not handed back, their lease will run out: %s", error)
+            return
+        logger.info("handed back %d tasks", done, extra={"event": "tasks.handed_back"})
+
+
+def before_start(
+    task: Task, *, crashes: int, taken: datetime, now: datetime, max_starts: int
+) -> Outcome | None:
+    """What ends an attempt before it starts; None: start it.
+
+    `taken`: when Redis took the entry. A message that was due by Redis' clock then is due, however
+    late this machine's clock is: otherwise it would go back and forth.
+    """
+    if crashes >= max_starts:
+        return SetAside(
+            DeadReason.CRASHED,
+            f"{crashes} starts of it did not end (AURORA_MAX_STARTS={max_starts});"
+            " its workers died or fell silent",
+        )
+    if task.expires_at is not None and task.expires_at <= now:
+        return Expired()
+    if task.run_at is not None and task.run_at > max(now, taken):
+        return Postponed()
+    return None

@@ -1,0 +1,96 @@
+"""Runs one attempt: whatever the agent does becomes an Outcome. Knows neither Redis nor Postgres."""
+
+import asyncio
+import inspect
+import logging
+import traceback
+from concurrent.futures import Executor
+from contextvars import copy_context
+from datetime import timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.agent import Agent
+from orchestrator.context import RunContext, set_running
+from orchestrator.errors import DeadReason, InvalidInput
+from orchestrator.outcome import Completed, Failed, Fault, Outcome, Retrying, SetAside
+from orchestrator.retry import GiveUp, Retry, RetryLater
+
+logger = logging.getLogger("aurora.runner")
+
+TRACEBACK_LIMIT = 8_000  # characters; the innermost frames are at the end and stay
+
+
+class Runner:
+    """One per worker; holds no task's state."""
+
+    def __init__(self, threads: Executor) -> None:
+        """Store. `threads` runs agents whose `run` is a plain function."""
+        self._threads = threads
+
+    async def run(self, agent: Agent[Any, Any], ctx: RunContext) -> Outcome:
+        """One attempt under its timeout. Only a cancellation of the caller's passes through."""
+        try:
+            task_input = agent.load_input(ctx.task.input)
+        except InvalidInput as error:
+            return SetAside(DeadReason.INVALID_INPUT, str(error))
+        set_running(ctx)
+        limit = asyncio.timeout(agent.timeout.total_seconds())
+        try:
+            async with limit:
+                result = await self._call(agent, task_input, ctx)
+            return Completed(_serialised(agent, result))
+        except GiveUp as error:
+            return Failed(_fault(error))
+        except RetryLater as error:
+            return _retry(agent.retry, ctx.attempt, _fault(error), error.after)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - user code may raise anything
+            fault = _fault(error)
+            if limit.expired():
+                fault = Fault(
+                    type="Timeout",
+                    message=f"not done after {agent.timeout.total_seconds():g} s"
+                    f" ({agent.name}.timeout)",
+                    traceback=fault.traceback,
+                )
+            logger.info(
+                "task %s attempt %d: %s: %s", ctx.task_id, ctx.attempt, fault.type, fault.message,
+                extra={"event": "attempt.raised", "task_id": ctx.task_id},
+            )  # fmt: skip
+            return _retry(agent.retry, ctx.attempt, fault, None)
+
+    async def _call(self, agent: Agent[Any, Any], task_input: Any, ctx: RunContext) -> Any:
+        if inspect.iscoroutinefunction(agent.run):
+            return await agent.run(task_input, ctx)
+        # The thread sees the same context, so that current_run() and delay() work in it. A thread
+        # cannot be stopped: after a timeout it runs on, and what it returns is dropped.
+        context = copy_context()
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: context.run(agent.run, task_input, ctx)
+        )
+
+
+def _serialised(agent: Agent[Any, Any], result: Any) -> bytes:
+    try:
+        return agent.output_type.dump_json(agent.output_type.validate_python(result))
+    except ValidationError as error:
+        raise TypeError(
+            f"{agent.name}.run returned what its output type refuses: {error}"
+        ) from error
+
+
+def _retry(policy: Retry, attempt: int, fault: Fault, after: timedelta | None) -> Outcome:
+    delay = policy.delay_after(attempt)
+    if delay is None:
+        return Failed(fault)
+    return Retrying(fault, delay if after is None else after)
+
+
+def _fault(error: BaseException) -> Fault:
+    text = "".join(traceback.format_exception(error))
+    return Fault(
+        type=type(error).__name__,
+        message=str(error)[:2_000] or type(error).__name__,
+        traceback=text[-TRACEBACK_LIMIT:],
+    )

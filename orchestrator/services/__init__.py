@@ -1,0 +1,1 @@
+"""Loops: one actor a file, and none knows another."""

@@ -1,0 +1,145 @@
+"""Turns any loss in Redis into delay: publishes again what has a row and no message.
+
+A task is published again only if its message is gone, it is not delayed, and the recorder has since
+committed past everything that the streams held at that observation; then the row is read again.
+So a slow recorder never causes a second execution.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from orchestrator.db.reconciling import Cursor, OpenTasks
+from orchestrator.errors import DeadReason
+from orchestrator.event import EventKind, TaskEvent
+from orchestrator.record import OpenTask
+from orchestrator.runtime.service import Stop, every
+from orchestrator.streams.arbiter import Arbiter
+from orchestrator.streams.publisher import Publisher
+from orchestrator.streams.whereabouts import EntryId, Lookup, Where, ends_of, look, recorded_past
+from orchestrator.task import Priority
+
+logger = logging.getLogger("aurora.reconciler")
+
+SWEEP = 1.0  # seconds
+PAGE = 2_000  # rows a sweep, so that a backlog of a million costs no more than a small one
+HOLD = 10.0  # seconds that the one at work is it
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Rows whose messages were gone, and how far the streams reached at that moment."""
+
+    rows: tuple[OpenTask, ...]
+    marks: dict[str, EntryId]
+
+
+class Reconciler:
+    """One is at work at a time; others wait for its hold to run out."""
+
+    name = "reconciler"
+
+    def __init__(
+        self, tasks: OpenTasks, publisher: Publisher, arbiter: Arbiter, *, grace: timedelta
+    ) -> None:
+        """Store. `grace`: how young a row is left alone, as it may be on its way."""
+        self.tasks = tasks
+        self.publisher = publisher
+        self.streams = publisher.streams
+        self.arbiter = arbiter
+        self.grace = grace
+        self._stop = Stop()
+        self._cursor: Cursor | None = None
+        self._observed: Observation | None = None
+
+    def stop(self) -> None:
+        """Return after the sweep under way."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Sweep until stopped."""
+        await every(SWEEP, self.sweep, stop=self._stop, name=self.name)
+
+    async def sweep(self) -> None:
+        """Look at some open rows; bring on again those that an earlier look found lost."""
+        if not await self.streams.hold(self.name, self.publisher.producer, seconds=HOLD):
+            return
+        await self._end_overdue()
+        if self._observed is not None:
+            if not await recorded_past(self.streams, self._observed.marks):
+                return  # the recorder is behind: nothing can be said yet
+            await self._bring_on(self._observed.rows)
+            self._observed = None
+        self._observed = await self._observe()
+
+    async def _observe(self) -> Observation | None:
+        rows = await self.tasks.unpublished(older_than=self.grace, limit=PAGE)
+        page = await self.tasks.page(after=self._cursor, older_than=self.grace, limit=PAGE)
+        self._cursor = (page[-1].created_at, page[-1].task_id) if len(page) == PAGE else None
+        candidates = list({row.task_id: row for row in (*rows, *page)}.values())
+        if not candidates:
+            return None
+        keys = self.streams.keys
+        # Before the look: what comes to the streams after it cannot concern what it misses.
+        lanes = [lane for queue in await self.streams.queues() for lane in keys.lanes(queue)]
+        marks = await ends_of(self.streams, [keys.results, *lanes])
+        places = await look(self.streams, [self._lookup(row) for row in candidates])
+        lost = tuple(
+            row
+            for row, place in zip(candidates, places, strict=True)
+            if place in (Where.GONE, Where.ENDED)
+        )
+        return Observation(lost, marks) if lost else None
+
+    async def _bring_on(self, rows: Sequence[OpenTask]) -> None:
+        now = await self.tasks.again([row.task_id for row in rows])
+        unchanged = [row for row in rows if now.get(row.task_id) == row]
+        if not unchanged:
+            return
+        for row in unchanged:
+            if row.task is None:
+                await self._give_up(row)
+        # An end that never reached Postgres would keep the task from running again.
+        await self.arbiter.forget([row.task_id for row in unchanged])
+        messages = [found for row in unchanged if (found := row.next_message()) is not None]
+        await self.publisher.publish_many(messages)
+        logger.warning(
+            "published %d tasks again whose messages were lost", len(messages),
+            extra={"event": "tasks.republished"},
+        )  # fmt: skip
+        for message in messages:
+            await self.publisher.audit(
+                "task.republished",
+                object_type="task",
+                object_id=message.task_id,
+                detail={"attempt": message.attempt, "agent": message.agent},
+            )
+
+    async def _end_overdue(self) -> None:
+        for row in await self.tasks.overdue(grace=self.grace, limit=PAGE):
+            by = row.cancel_requested_by
+            kind = EventKind.CANCELLED if by else EventKind.EXPIRED
+            error = {"type": kind.value, "message": f"cancelled by {by}" if by else "expired"}
+            await self.arbiter.end(self._event(row, kind, error), producer=self.publisher.producer)
+
+    async def _give_up(self, row: OpenTask) -> None:
+        """Its message was trimmed before the recorder read it: nobody knows what it asked for."""
+        error = {
+            "type": DeadReason.LOST.value,
+            "message": "its message was removed from the stream before it was recorded",
+        }
+        await self.arbiter.end(
+            self._event(row, EventKind.DEAD, error), producer=self.publisher.producer
+        )
+
+    def _event(self, row: OpenTask, kind: EventKind, error: dict[str, str]) -> TaskEvent:
+        now = datetime.now(UTC)
+        return TaskEvent(
+            task_id=row.task_id, agent=row.agent, event=kind, at=now, attempt=row.attempt,
+            error=error, finished_at=now,
+        )  # fmt: skip
+
+    def _lookup(self, row: OpenTask) -> Lookup:
+        lane = self.streams.keys.lane(row.queue, Priority(row.priority))
+        return Lookup(row.task_id, row.stream or lane, row.entry_id)

@@ -1,0 +1,159 @@
+"""Persists tasks and results: reads both streams in batches, and acknowledges after the commit.
+
+What a batch does to the record is `record.fold`'s to say; this file only reads, writes, and sees to
+it that one bad message never holds up the others.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from orchestrator.db.recording import record
+from orchestrator.db.session import Database
+from orchestrator.errors import DeadReason, Overloaded, Rejected, Unavailable
+from orchestrator.record import (
+    DeadLetterRecord,
+    HeardEvent,
+    SeenTask,
+    Unrecordable,
+    Writes,
+    set_aside,
+)
+from orchestrator.runtime.service import OUTAGE_PAUSE, Stop
+from orchestrator.streams.consumer import Consumer, Delivery
+from orchestrator.streams.message import decode, decode_event, decode_task, entry_time, raw_fields
+from orchestrator.streams.names import RESULTS, TASKS
+
+logger = logging.getLogger("aurora.recorder")
+
+BATCH = 1000  # messages in one transaction
+LOOK_FOR_QUEUES = 1.0  # seconds
+
+
+class Recorder:
+    """Any number of them may run; a row is locked by one at a time."""
+
+    name = "recorder"
+
+    def __init__(self, consumer: Consumer, database: Database, *, max_payload: int) -> None:
+        """Store."""
+        self.consumer = consumer
+        self.database = database
+        self.max_payload = max_payload
+        self._stop = Stop()
+        self._looked = 0.0
+
+    def stop(self) -> None:
+        """Record what has been read, then return."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Record until stopped."""
+        while not self._stop:
+            try:
+                await self._watch_all()
+            except (Unavailable, Overloaded) as error:
+                logger.warning("recorder waits: %s", error, extra={"event": "redis.away"})
+                await self._stop.sleep(OUTAGE_PAUSE)
+                continue
+            if batch := await self.consumer.next(BATCH):
+                await self._keep(batch)
+
+    async def _watch_all(self) -> None:
+        """Read every queue that somebody publishes to, also new ones."""
+        if time.monotonic() - self._looked < LOOK_FOR_QUEUES:
+            return
+        keys = self.consumer.streams.keys
+        watched = {keys.results: RESULTS}
+        for queue in await self.consumer.streams.queues():
+            watched.update(dict.fromkeys(keys.lanes(queue), TASKS))
+        await self.consumer.watch(watched)
+        self._looked = time.monotonic()
+
+    async def _keep(self, batch: Sequence[Delivery]) -> None:
+        """Write a batch, however long Postgres is away, and only then acknowledge."""
+        said = False
+        while True:
+            try:
+                await self._write(batch)
+                break
+            except Unavailable as error:
+                if not said:
+                    logger.warning(
+                        "%d messages wait: %s", len(batch), error, extra={"event": "recorder.waits"}
+                    )
+                said = True
+                if self._stop:
+                    return  # not acknowledged: they are delivered again
+                await self._stop.sleep(OUTAGE_PAUSE)
+        try:
+            await self.consumer.acknowledge(batch)
+        except (Unavailable, Overloaded) as error:
+            # Recorded and not acknowledged: seen again, and then nothing new.
+            logger.warning("not acknowledged: %s", error, extra={"event": "redis.away"})
+            self.consumer.suspect_lost_reply()
+
+    async def _write(self, batch: Sequence[Delivery]) -> None:
+        writes = Writes()
+        messages = [message for each in batch if (message := self._read(each, writes)) is not None]
+        try:
+            await record(self.database, messages, also=writes)
+        except Unrecordable as error:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                await self._write(batch[:middle])
+                await self._write(batch[middle:])
+                return
+            logger.error(  # noqa: TRY400 - Postgres' words are enough
+                "message %s set aside: %s", batch[0].entry_id, error,
+                extra={"event": "message.unrecordable"},
+            )  # fmt: skip
+            letter = _letter(batch[0], DeadReason.UNRECORDABLE, str(error))
+            await record(self.database, [], also=Writes(dead_letters=[letter]))
+
+    def _read(self, delivery: Delivery, writes: Writes) -> SeenTask | HeardEvent | None:
+        """The message as a value; None when it is another's to deal with, or set aside."""
+        of_results = delivery.stream == self.consumer.streams.keys.results
+        try:
+            message = decode(
+                delivery.fields,
+                stream=delivery.stream,
+                entry_id=delivery.entry_id,
+                # A result may be larger than what we accept: it is never refused.
+                limit=None if of_results else self.max_payload,
+            )
+            said_by = message.producer or delivery.stream
+            if of_results:
+                return HeardEvent(
+                    event=decode_event(message),
+                    stream=delivery.stream,
+                    entry_id=delivery.entry_id,
+                    said_by=said_by,
+                )
+            task = decode_task(message)
+            return SeenTask(
+                task=task,
+                digest=task.digest,
+                stream=delivery.stream,
+                entry_id=delivery.entry_id,
+                at=entry_time(delivery.entry_id),
+                said_by=said_by,
+                said_at=message.said_at,
+            )
+        except Rejected as error:
+            # On a tasks stream the dispatcher sets it aside and says so on the results stream.
+            if of_results:
+                writes.dead_letters.append(_letter(delivery, error.reason, str(error)))
+            return None
+
+
+def _letter(delivery: Delivery, reason: DeadReason, detail: str) -> DeadLetterRecord:
+    return set_aside(
+        stream=delivery.stream,
+        entry_id=delivery.entry_id,
+        reason=reason,
+        detail=detail,
+        fields=raw_fields(delivery.fields),
+        now=datetime.now(UTC),
+    )

@@ -1,0 +1,73 @@
+"""A task's whole way on real servers: published, run, ended, recorded."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from orchestrator import Agent, Retry, RunContext, TaskState
+from orchestrator.app import Parts, recorder, worker
+from orchestrator.db.session import Database
+from orchestrator.registry import AgentRegistry
+from orchestrator.runtime.service import run_services
+from orchestrator.settings import Settings
+from pydantic import BaseModel
+from sqlalchemy import text
+
+from tests.support import wait_until
+
+
+class Text(BaseModel):
+    text: str
+
+
+class Shout(Agent[Text, Text]):
+    async def run(self, task_input: Text, ctx: RunContext) -> Text:
+        return Text(text=task_input.text.upper())
+
+
+@asynccontextmanager
+async def running(settings: Settings, *agents: type, roles=(worker, recorder)) -> AsyncIterator[Parts]:
+    parts = Parts(settings, role="test", registry=AgentRegistry(agents))
+    await parts.streams.ensure_all_groups()
+    services = [service for role in roles for service in await role(parts)]
+    stopped = asyncio.Event()
+    work = asyncio.create_task(run_services(services, stopped=stopped))
+    try:
+        yield parts
+    finally:
+        stopped.set()
+        await work
+        await parts.close()
+
+
+async def rows(database: Database, sql: str, **params):
+    async with database.transaction() as connection:
+        return [dict(row._mapping) for row in await connection.execute(text(sql), params)]
+
+
+@pytest.mark.parametrize("durability", ["database", "stream"])
+async def test_a_submitted_task_is_run_and_recorded(settings, database, streams, durability):
+    """delay -> result in the caller's hand -> rows in tasks and results, and the audit of both."""
+    async with running(settings, Shout) as parts:
+        from orchestrator.client import set_submitter
+
+        set_submitter(parts.submitter)
+        handle = await Shout.apply_async(Text(text="hello"), durability=durability)
+        assert (await handle.get(timeout=10)).text == "HELLO"
+        assert (await handle.get(timeout=10, recorded=True)).text == "HELLO"
+        assert await handle.state() is TaskState.SUCCEEDED
+        (task,) = await rows(database, "SELECT * FROM tasks")
+        assert task["state"] == "succeeded"
+        assert task["input"] == {"text": "hello"}
+        actions = await wait_until(
+            lambda: rows(database, "SELECT action FROM audit_events ORDER BY at"), what="audit"
+        )
+        assert [each["action"] for each in actions] == ["task.queued", "task.succeeded"]
+        await wait_until(
+            lambda: _empty(parts), what="tasks stream empty"
+        )
+
+
+async def _empty(parts):
+    return await parts.streams.commands.xlen(parts.streams.keys.tasks) == 0
