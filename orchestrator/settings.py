@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -22,6 +22,17 @@ from orchestrator.task import Durability
 PREFIX = "AURORA_"
 # Variables that start like settings and belong to the command line, to clients or to the tests.
 NOT_SETTINGS = ("AURORA_API_URL", "AURORA_API_KEY", "AURORA_TEST_", "AURORA_DEV_")
+
+
+def _seconds(value: Any) -> Any:
+    """"15" and "0.5" mean seconds, as numbers do; ISO 8601 ("PT15S") is understood too."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 
 
 class Settings(BaseSettings):
@@ -44,17 +55,17 @@ class Settings(BaseSettings):
     agents: Annotated[tuple[str, ...], NoDecode] = ("./agents",)
     queues: Annotated[tuple[str, ...], NoDecode] = ()  # which a worker reads; empty: its agents'
     concurrency: int = Field(default=100, ge=1, le=10_000)
-    lease: timedelta = Field(default=timedelta(seconds=15), ge=timedelta(seconds=1))
-    grace: timedelta = timedelta(seconds=30)  # for runs in flight after SIGTERM
+    lease: Seconds = Field(default=timedelta(seconds=15), ge=timedelta(seconds=1))
+    grace: Seconds = timedelta(seconds=30)  # for runs in flight after SIGTERM
     max_starts: int = Field(default=3, ge=1)  # unfinished starts before a task is set aside
 
     # Tasks
     durability: Durability = Durability.DATABASE
     max_payload: int = Field(default=256 * 1024, ge=1024)  # bytes of one message
-    marker_ttl: timedelta = timedelta(hours=1)  # how long Redis remembers that a task ended
+    marker_ttl: Seconds = timedelta(hours=1)  # how long Redis remembers that a task ended
 
     # The record
-    reconcile_grace: timedelta = timedelta(seconds=5)  # before an unpublished row is looked at
+    reconcile_grace: Seconds = timedelta(seconds=5)  # before an unpublished row is looked at
     database_pool: int = Field(default=10, ge=2)
 
     # HTTP

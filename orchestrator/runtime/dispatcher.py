@@ -176,6 +176,7 @@ class Dispatcher:
             free,
             steps=steps(queues, free=free, turn=self._turn),
             known=[entry_id for _, entry_id in self._flights],
+            slots=True,
         )
         if deliveries:
             try:

@@ -57,8 +57,19 @@ class Recorder:
                 logger.warning("recorder waits: %s", error, extra={"event": "redis.away"})
                 await self._stop.sleep(OUTAGE_PAUSE)
                 continue
-            if batch := await self.consumer.next(BATCH):
+            if batch := await self.consumer.next(BATCH, steps=self._steps()):
                 await self._keep(batch)
+
+    def _steps(self) -> list[tuple[str, int]]:
+        """Half of a batch for each side, and what one leaves for the other.
+
+        So a task and its end mostly meet in one batch and make one row, and a flood of results
+        does not keep new tasks from being seen.
+        """
+        results = self.consumer.streams.keys.results
+        lanes = [key for key in self.consumer.watched if key != results]
+        half = [(key, BATCH // 2 // max(1, len(lanes) // 3)) for key in lanes]
+        return [*half, (results, BATCH), *((key, BATCH) for key in lanes)]
 
     async def _watch_all(self) -> None:
         """Read every queue that somebody publishes to, also new ones."""

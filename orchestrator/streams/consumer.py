@@ -102,7 +102,7 @@ class Consumer:
         *,
         steps: Sequence[Step] | None = None,
         known: Collection[str] = (),
-        block: bool = True,
+        slots: bool = False,
     ) -> list[Delivery]:
         """At most `free` deliveries; empty after about a second without news.
 
@@ -111,7 +111,7 @@ class Consumer:
         here; the list is then empty.
         """
         try:
-            got = await self._next(free, steps, known, block=block)
+            got = await self._next(free, steps, known, slots=slots)
         except (Unavailable, Overloaded) as error:
             await self._back_off(error)
             return []
@@ -153,7 +153,7 @@ class Consumer:
             )
 
     async def _next(
-        self, free: int, steps: Sequence[Step] | None, known: Collection[str], *, block: bool
+        self, free: int, steps: Sequence[Step] | None, known: Collection[str], *, slots: bool
     ) -> list[Delivery]:
         if self._trouble.lost_reply:
             if found := await self._mine(free, known):
@@ -165,13 +165,11 @@ class Consumer:
             self._next_claim = time.monotonic() + SWEEP
         if found := await self._take(free, steps):
             return found
-        if not block:
-            return []
-        if steps is not None and free < len(self._watched):
+        if slots and free < len(self._watched):
             # Blocking on every lane may bring one entry of each: more than there are slots.
             await asyncio.sleep(POLL)
             return []
-        return await self._wait(1 if steps is not None else free)
+        return await self._wait(1 if slots else free)
 
     async def _take(self, free: int, steps: Sequence[Step] | None) -> list[Delivery]:
         steps = steps if steps is not None else [(key, free) for key in self._watched]

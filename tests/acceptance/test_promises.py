@@ -1,0 +1,473 @@
+"""What the design promises, broken on purpose: real processes, real servers, real signals."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from orchestrator.streams.names import STREAMS
+from orchestrator.task import Durability, new_id
+from pydantic_core import to_json
+
+from tests.acceptance.conftest import LEASE, System
+from tests.acceptance.working_agents import (
+    Block,
+    BlockForever,
+    Crash,
+    FailOnce,
+    InThread,
+    Job,
+    Noop,
+    Wait,
+)
+from tests.support import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+LONG = bool(os.environ.get("AURORA_TEST_LONG"))
+
+
+async def submit(system: System, agent, jobs, durability=Durability.DATABASE) -> list[str]:
+    receipts = await system.parts.submitter.submit_many(
+        [agent.task(job) for job in jobs], durability=durability
+    )
+    return [receipt.task_id for receipt in receipts]
+
+
+async def test_a_killed_workers_tasks_start_again_within_the_lease_and_two_seconds(system):
+    """P5, P2: 50 running tasks, SIGKILL, another worker alive: each re-started in time, one row each."""
+    system.start("recorder")
+    first = system.start("worker")
+    jobs = [Job(n=n, seconds=3.0, ledger=str(system.ledger())) for n in range(50)]
+    await submit(system, Wait, jobs)
+    await wait_until(lambda: len(system.starts()) == 50, what="50 started")
+    second = system.start("worker")
+    await wait_until(lambda: _consumers(system, 2), what="both in the group")
+
+    first.kill()
+    killed = time.time()
+    await system.all_ended(50)
+
+    again = [each for each in system.starts() if each["pid"] == second.pid]
+    assert len(again) == 50
+    delays = sorted(each["at"] - killed for each in again)
+    print(
+        f"re-start after the kill: p50 {delays[25]:.2f} s, max {delays[-1]:.2f} s, lease {LEASE} s"
+    )
+    assert delays[-1] <= LEASE + 2.0
+    assert await system.count("SELECT count(*) FROM results WHERE state = 'succeeded'") == 50
+    assert await system.count("SELECT count(*) FROM tasks WHERE attempt = 2") == 50
+
+
+async def test_flushall_costs_time_and_no_task(system):
+    """P1: 2,000 accepted tasks, FLUSHALL in the middle: each reaches one terminal state."""
+    system.start("recorder")
+    system.start("worker")
+    await wait_until(lambda: _consumers(system, 1), what="a worker")
+    task_ids = await submit(system, Wait, [Job(n=n, seconds=0.05) for n in range(2000)])
+    await wait_until(lambda: system.count("SELECT count(*) >= 200 FROM results"), what="some done")
+
+    await system.parts.streams.commands.flushall()
+    await system.all_ended(2000)
+
+    assert await system.count("SELECT count(*) FROM results") == len(set(task_ids)) == 2000
+    assert await system.count("SELECT count(*) FROM tasks WHERE state = 'succeeded'") == 2000
+    assert await wait_until(
+        lambda: system.count("SELECT count(*) FROM audit_events WHERE action='transport.reset'"),
+        what="the loss is in the audit",
+    )
+
+
+async def test_tasks_that_came_while_no_worker_ran_are_all_run(system):
+    """P3: 12,000 published before the first worker starts: 12,000 results, nothing trimmed away."""
+    await submit(system, Noop, [Job(n=n) for n in range(12_000)], Durability.STREAM)
+
+    system.start("worker")
+    system.start("recorder")
+    await system.all_ended(12_000, timeout=90)
+
+    numbers = await system.rows("SELECT (output->>'n')::int AS n FROM results")
+    assert sorted(row["n"] for row in numbers) == list(range(12_000))
+
+
+async def test_an_agent_that_blocks_the_loop_is_run_once(system):
+    """P5: time.sleep() for six leases in `async def run`: the lease thread keeps it; one start."""
+    seconds = 60.0 if LONG else LEASE * 3
+    system.start("recorder")
+    system.start("worker")
+    system.start("worker")
+    await wait_until(lambda: _consumers(system, 2), what="two workers")
+
+    await submit(system, Block, [Job(n=1, seconds=seconds, ledger=str(system.ledger()))])
+    await system.all_ended(1, timeout=seconds + 30)
+
+    assert len(system.starts()) == 1
+    (row,) = await system.rows("SELECT state, attempt FROM results")
+    assert (row["state"], row["attempt"]) == ("succeeded", 1)
+
+
+async def test_a_loop_blocked_past_the_timeout_ends_its_worker_and_not_its_neighbours(system):
+    """P5: the neighbours are handed back at once, the process ends, the task is set aside."""
+    system.start("recorder")
+    first = system.start("worker", AURORA_MAX_STARTS="1")
+    ledger = str(system.ledger())
+    await submit(system, Wait, [Job(n=n, seconds=30.0, ledger=ledger) for n in range(5)])
+    await wait_until(lambda: len(system.starts()) == 5, what="neighbours run")
+    await submit(system, BlockForever, [Job(n=99, ledger=ledger)])
+    await wait_until(lambda: len(system.starts()) == 6, what="the loop is blocked")
+    second = system.start("worker", AURORA_MAX_STARTS="1")
+
+    await wait_until(lambda: first.poll() is not None, what="the worker ends", timeout=20)
+    assert first.returncode == 70
+    neighbours = await wait_until(
+        lambda: [each for each in system.starts() if each["pid"] == second.pid and each["n"] < 90],
+        what="neighbours start again",
+    )
+    await wait_until(
+        lambda: len([e for e in system.starts() if e["pid"] == second.pid]) >= 5, what="all"
+    )
+    # Handed back, so it is the same attempt: not blamed for the neighbour.
+    assert {each["attempt"] for each in neighbours} == {1}
+    dead = await wait_until(
+        lambda: system.rows("SELECT reason FROM dead_letters"), what="set aside", timeout=20
+    )
+    assert [row["reason"] for row in dead] == ["crashed"]
+
+
+async def test_a_message_that_kills_its_worker_is_set_aside_after_three_starts(system):
+    """P6: three starts, three dead workers, then a dead letter; the record knows each."""
+    system.start("recorder")
+    await submit(system, Crash, [Job(n=1, ledger=str(system.ledger()))])
+    for n in range(1, 4):
+        worker = system.start("worker")
+        await wait_until(lambda n=n: len(system.starts()) == n, what=f"start {n}")
+        await wait_until(lambda w=worker: w.poll() is not None, what="the worker dies")
+    system.start("worker")
+
+    letters = await wait_until(
+        lambda: system.rows("SELECT reason, detail FROM dead_letters"), what="set aside"
+    )
+    assert letters[0]["reason"] == "crashed"
+    assert len(system.starts()) == 3
+    (row,) = await system.rows("SELECT state, crashes FROM tasks")
+    assert (row["state"], row["crashes"]) == ("dead", 3)
+
+
+async def test_a_paused_worker_that_wakes_up_overwrites_nothing(system):
+    """P2: SIGSTOP past the lease, another worker ends the task, SIGCONT: one result, the other's."""
+    system.start("recorder")
+    zombie = system.start("worker")
+    await submit(system, Wait, [Job(n=1, seconds=1.0, ledger=str(system.ledger()))])
+    await wait_until(lambda: len(system.starts()) == 1, what="started")
+    zombie.send_signal(signal.SIGSTOP)
+    second = system.start("worker")
+    await system.all_ended(1)
+    zombie.send_signal(signal.SIGCONT)
+
+    await wait_until(
+        lambda: system.count("SELECT count(*) FROM audit_events WHERE action='attempt.superseded'"),
+        what="the zombie's end is superseded",
+    )
+    (row,) = await system.rows("SELECT output->>'worker' AS worker, attempt FROM results")
+    assert str(second.pid) in row["worker"]
+    assert row["attempt"] == 2
+
+
+async def test_sigterm_hands_back_what_does_not_finish(system):
+    """A graceful stop costs no lease and no attempt."""
+    system.start("recorder")
+    first = system.start("worker", AURORA_GRACE="0.5")
+    ledger = str(system.ledger())
+    await submit(
+        system, Wait, [Job(n=n, seconds=20.0 if n else 0.1, ledger=ledger) for n in range(5)]
+    )
+    await wait_until(lambda: len(system.starts()) == 5, what="started")
+    second = system.start("worker")
+    await wait_until(lambda: _consumers(system, 2), what="both in the group")
+
+    first.terminate()
+    await wait_until(lambda: first.poll() is not None, what="it ends")
+    ended = time.time()
+    again = await wait_until(
+        lambda: (s := [e for e in system.starts() if e["pid"] == second.pid]) and len(s) == 4 and s,
+        what="started by the other",
+    )
+
+    assert first.returncode == 0
+    assert {each["attempt"] for each in again} == {1}
+    assert max(each["at"] for each in again) - ended < LEASE + 1.0
+
+
+async def test_postgres_away_under_load_loses_nothing(system):
+    """P1: Postgres killed for some seconds under load: refused or recorded, never accepted and lost."""
+    from orchestrator.errors import Unavailable
+
+    system.start("recorder")
+    system.start("worker")
+    accepted: list[str] = []
+    refused = 0
+    port_kept = system.postgres
+    stop_at = time.monotonic() + 12
+    down = time.monotonic() + 1.5
+    up = down + (10.0 if LONG else 4.0)
+    state = "up"
+    n = 0
+    while time.monotonic() < max(stop_at if LONG else 0, up + 2.0):
+        now = time.monotonic()
+        if state == "up" and now > down and now < up:
+            port_kept.kill()
+            state = "down"
+        elif state == "down" and now > up:
+            await asyncio.to_thread(port_kept.start)
+            state = "again"
+        try:
+            accepted += await submit(system, Noop, [Job(n=n)])
+        except Unavailable:
+            refused += 1
+            await asyncio.sleep(0.05)
+        n += 1
+        await asyncio.sleep(0.005)
+
+    await system.all_ended(len(accepted))
+    known = {row["id"] for row in await system.rows("SELECT id::text FROM tasks")}
+    print(f"accepted {len(accepted)}, refused {refused} while Postgres was away")
+    assert refused > 0
+    assert set(accepted) <= known
+    assert await system.count(
+        "SELECT count(*) FROM results WHERE task_id = ANY(CAST(:ids AS uuid[]))", ids=accepted
+    ) == len(accepted)
+
+
+async def test_redis_killed_and_started_again(system):
+    """Everything waits, reconnects and goes on; nothing is lost, one result each."""
+    system.start("recorder")
+    system.start("worker")
+    await submit(system, Wait, [Job(n=n, seconds=0.05) for n in range(500)])
+    await wait_until(lambda: system.count("SELECT count(*) > 50 FROM results"), what="some done")
+
+    system.valkey.kill()
+    more = await submit(system, Noop, [Job(n=n) for n in range(20)])  # the row is what accepts
+    await asyncio.to_thread(system.valkey.start)
+    await system.all_ended(520)
+
+    assert len(more) == 20
+    assert await system.count("SELECT count(*) FROM results WHERE state='succeeded'") == 520
+
+
+async def test_retry_thread_and_delay(system):
+    """A failed attempt is followed by another; a plain def runs in a thread; countdown waits."""
+    system.start("recorder")
+    system.start("worker")
+    await submit(system, FailOnce, [Job(n=1)])
+    await submit(system, InThread, [Job(n=2, seconds=0.1)])
+    later = Noop.task(Job(n=3), run_at=datetime.now(UTC).replace(microsecond=0))
+    due = time.time() + 1.5
+    later = later.model_copy(update={"run_at": datetime.fromtimestamp(due, UTC)})
+    await system.parts.submitter.submit(later)
+    (row,) = await system.rows(
+        "SELECT state FROM tasks WHERE id = CAST(:id AS uuid)", id=later.task_id
+    )
+    assert row["state"] == "scheduled"
+
+    await system.all_ended(3)
+
+    attempts = await system.rows("SELECT attempt, state FROM attempts ORDER BY attempt")
+    assert [(each["attempt"], each["state"]) for each in attempts][:2] == [
+        (1, "retrying"),
+        (2, "succeeded"),
+    ]
+    (row,) = await system.rows(
+        "SELECT started_at FROM results WHERE task_id = CAST(:id AS uuid)", id=later.task_id
+    )
+    assert row["started_at"].timestamp() >= due
+
+
+def xadd(url: str, *command: str) -> str:
+    """One command in the plain protocol, as redis-cli or any language would send it."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:
+        file = connection.makefile("rwb")
+
+        def send(*words: str) -> str:
+            file.write(b"*%d\r\n" % len(words))
+            for word in words:
+                raw = word.encode()
+                file.write(b"$%d\r\n%s\r\n" % (len(raw), raw))
+            file.flush()
+            line = file.readline()
+            return (
+                file.readline().decode().strip() if line.startswith(b"$") else line.decode().strip()
+            )
+
+        send("AUTH", parts.password or "")
+        return send(*command)
+
+
+async def test_three_fields_by_xadd_are_a_task_like_any_other(system):
+    """Design section 2: id, timestamp, data from any language: a row in results and in tasks."""
+    system.start("recorder")
+    system.start("worker")
+    task_id = new_id()
+    xadd(
+        system.settings.redis_url.get_secret_value(), "XADD", "aurora:agent:tasks", "*",
+        "id", task_id, "timestamp", datetime.now(UTC).replace(tzinfo=None).isoformat(),
+        "data", '{"agent": "noop", "input": {"n": 7}}',
+    )  # fmt: skip
+
+    await system.all_ended(1)
+
+    (row,) = await system.rows("SELECT task_id::text, output->>'n' AS n FROM results")
+    assert (row["task_id"], row["n"]) == (task_id, "7")
+    (row,) = await system.rows("SELECT state, input FROM tasks")
+    assert row["input"] == {"n": 7}
+
+
+BAD = {
+    "no data": ({"id": "x"}, "malformed", "no field `data`"),
+    "not json": ({"data": "{nonsense"}, "malformed", "not JSON"),
+    "an array": ({"data": "[1]"}, "malformed", "an array"),
+    "no agent": ({"data": "{}"}, "malformed", 'no "agent"'),
+    "unknown agent": ({"data": '{"agent":"nop","input":{}}'}, "unknown_agent", "did you mean 'noop'"),
+    "bad input": ({"data": '{"agent":"noop","input":{"n":"many"}}'}, "invalid_input", "/n"),
+    "input no object": ({"data": '{"agent":"noop","input":3}'}, "malformed", "must be an object"),
+    "too large": ({"data": '{"agent":"noop","input":{"ledger":"' + "x" * 300_000 + '"}}'}, "too_large", "AURORA_MAX_PAYLOAD"),
+}  # fmt: skip
+
+
+async def test_bad_entries_are_set_aside_with_what_would_have_been_right(system):
+    """P10: each bad entry becomes a dead letter that says why; the good ones go on."""
+    system.start("recorder")
+    system.start("worker")
+    commands = system.parts.streams.commands
+    entries = {}
+    for name, (fields, _, _) in BAD.items():
+        entries[name] = (await commands.xadd("aurora:agent:tasks", fields)).decode()
+    good = new_id()
+    data = '{"agent": "noop", "input": {"n": 1}}'
+    await commands.xadd("aurora:agent:tasks", {"id": good, "timestamp": "yesterday", "data": data})
+    other = '{"agent": "noop", "input": {"n": 2}}'
+    await commands.xadd("aurora:agent:tasks", {"id": good, "data": data})
+    conflict = (await commands.xadd("aurora:agent:tasks", {"id": good, "data": other})).decode()
+
+    letters = await wait_until(lambda: _letters(system, len(BAD) + 1), what="each in dead_letters")
+    for name, (_, reason, said) in BAD.items():
+        assert letters[entries[name]]["reason"] == reason, name
+        assert said in letters[entries[name]]["detail"], name
+        assert letters[entries[name]]["fields"], name
+    assert letters[conflict]["reason"] == "task_id_conflict"
+    await wait_until(
+        lambda: system.count("SELECT count(*) FROM results WHERE state='succeeded'"), what="good"
+    )
+    (row,) = await system.rows(
+        "SELECT detail->>'said_at' AS said FROM audit_events"
+        " WHERE action='task.queued' AND object_id=:id", id=good,
+    )  # fmt: skip
+    assert row["said"] == "yesterday"
+    await wait_until(lambda: _empty(system), what="nothing left on the stream")
+
+
+async def _letters(system: System, expected: int):
+    rows = await system.rows("SELECT entry_id, reason, detail, fields FROM dead_letters")
+    return {row["entry_id"]: row for row in rows} if len(rows) >= expected else None
+
+
+async def _empty(system: System) -> bool:
+    return await system.parts.streams.commands.xlen("aurora:agent:tasks") == 0
+
+
+async def test_existing_components_work_unchanged_on_all_five_streams(system):
+    """AuroraSOC's own publisher and consumer: naive UTC, XTRIM MAXLEN ~ 10000, own group at 0."""
+    system.start("recorder")
+    system.start("worker")
+    system.start("alerts")
+    commands = system.parts.streams.commands
+    data = {
+        "agent:tasks": {"agent": "noop", "input": {"n": 1}},
+        "agent:results": {"task_id": new_id(), "agent": "noop", "event": "succeeded", "output": 1},
+        "alerts": {"event_type": "alert", "alert": {"signature": "x", "severity": 2}},
+        "cps:alerts": {"device": "pump", "metric": "rpm", "value": 9, "severity": "high"},
+        "audit": {"action": "login", "actor": "someone"},
+    }
+    for stream in STREAMS:
+        key = f"aurora:{stream.suffix}"
+        await commands.xgroup_create(key, "theirs", id="0", mkstream=True)
+        for _ in range(3):
+            body = {**data[stream.suffix]}
+            if "task_id" in body:
+                body["task_id"] = new_id()
+            await commands.xadd(
+                key,
+                {
+                    "id": new_id(),
+                    "timestamp": datetime.now(UTC).replace(tzinfo=None).isoformat(),
+                    "data": to_json(body),
+                },
+            )
+            await commands.xtrim(key, maxlen=10_000, approximate=True)
+    await wait_until(
+        lambda: system.count("SELECT count(*) >= 6 FROM results"), what="tasks and results"
+    )
+    await wait_until(
+        lambda: system.count("SELECT count(*) >= 6 FROM alerts"), what="alerts of both kinds"
+    )
+    await wait_until(
+        lambda: system.count("SELECT count(*) >= 3 FROM audit_events WHERE action='login'"),
+        what="their audit",
+    )
+
+    for stream in STREAMS:
+        key = f"aurora:{stream.suffix}"
+        reply = await commands.xreadgroup("theirs", "one", {key: ">"}, count=100, block=5000)
+        found = [entry_id for _, entries in reply for entry_id, _ in entries]
+        # What we read and acknowledged before is still there for them.
+        assert len(found) >= 3, stream.suffix
+        assert await commands.xack(key, "theirs", *found) == len(found)
+
+
+@pytest.mark.skipif(
+    not os.environ.get("AURORA_TEST_EVE"), reason="AURORA_TEST_EVE names no Suricata EVE file"
+)
+async def test_every_alert_of_a_real_capture_is_triaged_and_recorded(system):
+    """653 real alerts on aurora:alerts: 653 triage results, 0 dead letters, each with its audit."""
+    system.start("recorder")
+    system.start("worker", AURORA_AGENTS="agents")
+    system.start("alerts", AURORA_AGENTS="agents")
+    lines = Path(os.environ["AURORA_TEST_EVE"]).read_bytes().splitlines()
+    alerts = [line for line in lines if b'"event_type":"alert"' in line]
+    pipe = system.parts.streams.commands.pipeline(transaction=False)
+    for line in alerts:
+        pipe.xadd(
+            "aurora:alerts",
+            {"id": new_id(), "timestamp": datetime.now(UTC).isoformat(), "data": line},
+        )
+    await pipe.execute()
+
+    await wait_until(
+        lambda: system.count(f"SELECT count(*) >= {len(alerts)} FROM results"),
+        what="all triaged", timeout=60,
+    )  # fmt: skip
+    await system.all_ended(len(alerts))
+
+    assert len(alerts) == 653
+    assert await system.count("SELECT count(*) FROM alerts") == 653
+    assert await system.count("SELECT count(*) FROM results WHERE state='succeeded'") == 653
+    assert await system.count("SELECT count(*) FROM dead_letters") == 0
+    events = await system.rows(
+        "SELECT object_id, action FROM audit_events WHERE object_type='task'"
+    )
+    assert Counter(row["action"] for row in events) >= Counter(
+        {"task.queued": 653, "task.succeeded": 653}
+    )
+
+
+async def _consumers(system: System, expected: int) -> bool:
+    groups = await system.parts.streams.commands.xinfo_consumers(
+        "aurora:agent:tasks", "orchestrator"
+    )
+    return len(groups) >= expected
