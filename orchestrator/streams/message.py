@@ -4,6 +4,8 @@ Three flat fields, `id`, `timestamp`, `data` (a JSON object); only `data` is req
 we do not know are ignored. Writing is strict, reading forgives what has one clear meaning.
 """
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +21,10 @@ from orchestrator.task import Task, derived_id, idempotent_id, iso, new_id
 
 Fields = dict[bytes, bytes]
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+# How a number looks that may not fit a float: a large exponent, or very many digits. Reading such a
+# number gives infinity, and writing that again would silently give null.
+_HUGE = re.compile(rb"[eE]\+?\d{3}|\d{309}")
 
 # A producer's clock this far off is no news about when something happened.
 ABSURD = timedelta(days=1)
@@ -132,13 +138,27 @@ def _validated(model: type[ModelT], given: dict[str, Any]) -> ModelT:
 
 def _object(raw: bytes) -> dict[str, Any]:
     try:
-        # Infinity and 1e400 have no meaning in JSON and none in Postgres.
+        # NaN and Infinity are no JSON, and Postgres has no place for them.
         data = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
         raise MalformedMessage(f"`data` is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise MalformedMessage(f"`data` is {_kind(data)}; it must be a JSON object")
+    if _HUGE.search(raw) and _holds_infinity(data):
+        raise MalformedMessage("`data` has a number beyond 1.8e308; send it as a string")
     return data
+
+
+def _holds_infinity(value: Any) -> bool:
+    match value:
+        case float():
+            return math.isinf(value)
+        case dict():
+            return any(map(_holds_infinity, value.values()))
+        case list():
+            return any(map(_holds_infinity, value))
+        case _:
+            return False
 
 
 def _message_id(raw: bytes | None, stream: str, entry_id: str) -> str:

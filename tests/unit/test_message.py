@@ -1,0 +1,140 @@
+"""The wire: what we write we read, and whatever others write is read or refused, never a crash."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from orchestrator.errors import MalformedMessage, PayloadTooLarge, Rejected
+from orchestrator.streams.message import decode, decode_task, dump, encode, entry_time
+from orchestrator.task import Priority, Task, content_digest, idempotent_id, new_id
+
+ENTRY = "1700000000000-0"
+AT = entry_time(ENTRY)
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+def as_bytes(fields: dict[str, Any]) -> dict[bytes, bytes]:
+    return {k.encode(): v if isinstance(v, bytes) else v.encode() for k, v in fields.items()}
+
+
+def read(data: str | bytes, **fields: str):
+    return decode(as_bytes({"data": data, **fields}), stream="s", entry_id=ENTRY)
+
+
+@given(
+    payload=st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"])), json_values, max_size=4
+    ),
+    attempt=st.integers(min_value=1, max_value=1000),
+    priority=st.sampled_from(Priority),
+)
+def test_a_task_survives_the_wire(payload, attempt, priority):
+    """Whatever we encode, we decode to the same task, and to the same digest."""
+    task = Task(task_id=new_id(), agent="shout", attempt=attempt, input=payload, priority=priority)
+    fields = as_bytes(encode(dump(task), at=AT, producer="p"))
+
+    found = decode_task(decode(fields, stream="s", entry_id=ENTRY))
+
+    assert found == task
+    assert found.digest == task.digest
+
+
+@given(
+    raw=st.dictionaries(
+        st.sampled_from([b"id", b"timestamp", b"data", b"x"]), st.binary(max_size=200)
+    )
+)
+def test_any_bytes_are_read_or_refused(raw):
+    """A foreign producer's worst entry raises Rejected with words, nothing else."""
+    try:
+        decode_task(decode(raw, stream="s", entry_id=ENTRY))
+    except Rejected as error:
+        assert str(error)
+
+
+@given(data=st.dictionaries(
+    st.sampled_from(["agent", "input", "task_id", "queue", "priority", "attempt", "expires_at", "run_at", "tenant", "metadata", "idempotency_key"]),
+    json_values,
+))  # fmt: skip
+def test_any_object_is_a_task_or_refused(data):
+    """Wrong types in known fields are named, not crashed on."""
+    try:
+        decode_task(read(json.dumps(data)))
+    except Rejected as error:
+        assert str(error)
+
+
+def test_only_data_is_required():
+    """`{"agent", "input"}` is enough: the id is derived and stable, the time the entry's own."""
+    first, again = read('{"agent":"a"}'), read('{"agent":"a"}')
+
+    assert first.id == again.id
+    assert first.at == AT
+    assert decode_task(first).input == {}
+    assert decode_task(first).task_id == first.id
+
+
+def test_a_message_published_twice_is_one_task():
+    """The task id defaults to the message id."""
+    message_id = new_id()
+    assert decode_task(read('{"agent":"a"}', id=message_id)).task_id == message_id
+
+
+def test_an_idempotency_key_derives_the_task_id_over_bare_xadd():
+    """Same tenant, agent and key: the same task, whatever the message's id."""
+    body = '{"agent":"a","idempotency_key":"k"}'
+    one, two = (decode_task(read(body, id=new_id())) for _ in range(2))
+    assert one.task_id == two.task_id == idempotent_id(tenant="default", agent="a", key="k")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "kept"),
+    [
+        (AT.replace(tzinfo=None).isoformat(), AT, None),
+        (AT.isoformat(), AT, None),
+        ("yesterday", AT, "yesterday"),
+        ("9999-12-31T23:59:59", AT, "9999-12-31T23:59:59"),
+        ((AT + timedelta(days=2)).isoformat(), AT, (AT + timedelta(days=2)).isoformat()),
+    ],
+)
+def test_a_timestamp_is_used_or_replaced_and_kept(text, expected, kept):
+    """Naive means UTC; unreadable or absurd gives the entry's own time, with the text beside it."""
+    found = read('{"agent":"a"}', timestamp=text)
+    assert found.at == expected
+    assert found.said_at == kept
+
+
+def test_over_the_size_cap():
+    """The error says the size, the limit and the setting."""
+    with pytest.raises(PayloadTooLarge, match="AURORA_MAX_PAYLOAD"):
+        decode({b"data": b"x" * 100}, stream="s", entry_id=ENTRY, limit=50)
+
+
+@pytest.mark.parametrize(
+    "raw", ['{"agent":"a","input":{"x":1e400}}', '{"a":NaN}', "[" * 100_000, '"\\ud800"']
+)
+def test_json_that_is_none(raw):
+    """Infinity, depth and lone surrogates are refused with words."""
+    with pytest.raises(MalformedMessage):
+        decode_task(read(raw))
+
+
+def test_key_order_does_not_change_the_digest():
+    """Two messages of one task agree although their producers write JSON differently."""
+    assert content_digest("a", {"x": 1, "y": [1, 2]}) == content_digest("a", {"y": [1, 2], "x": 1})
+    assert content_digest("a", {"x": 1}) != content_digest("b", {"x": 1})
+
+
+def test_a_naive_run_at_means_utc():
+    """As everywhere on the wire."""
+    found = decode_task(read('{"agent":"a","run_at":"2026-01-01T00:00:00"}'))
+    assert found.run_at == datetime(2026, 1, 1, tzinfo=UTC)
