@@ -29,12 +29,17 @@ class Servers:
 def start_servers() -> Iterator[Servers]:
     """Start what the tests need; AURORA_TEST_SERVERS=embedded|containers chooses by hand."""
     chosen = os.environ.get("AURORA_TEST_SERVERS")
-    if chosen == "containers" or (chosen is None and _docker_answers()):
-        with _containers() as found:
-            yield found
-    else:
-        with _embedded() as found:
-            yield found
+    with contextlib.ExitStack() as stack:
+        found, why = None, ""
+        if chosen == "containers" or (chosen is None and _docker_answers()):
+            try:
+                found = stack.enter_context(_containers())
+            except Exception as error:
+                # An engine that can give us no images (no registry) is as good as none.
+                if chosen == "containers":
+                    raise
+                why = f" (a Docker engine answers, but: {str(error)[:120]})"
+        yield found or stack.enter_context(_embedded(why))
 
 
 def _docker_answers() -> bool:
@@ -76,7 +81,7 @@ def _containers() -> Iterator[Servers]:
 
 
 @contextlib.contextmanager
-def _embedded() -> Iterator[Servers]:
+def _embedded(why: str) -> Iterator[Servers]:
     from orchestrator.embedded.postgres import EmbeddedPostgres
     from orchestrator.embedded.valkey import EmbeddedValkey
 
@@ -84,7 +89,7 @@ def _embedded() -> Iterator[Servers]:
     valkey, postgres = EmbeddedValkey(home / "valkey"), EmbeddedPostgres(home / "postgres")
     try:
         yield Servers(
-            redis_url=valkey.start(), database_url=postgres.start(), kind="embedded servers"
+            redis_url=valkey.start(), database_url=postgres.start(), kind=f"embedded servers{why}"
         )
     finally:
         valkey.stop()

@@ -141,13 +141,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("stream", "entry_id", name="uq_dead_letters_entry"),
     )
-    op.create_index(
-        "ix_dead_letters_open",
-        "dead_letters",
-        ["id"],
-        unique=False,
-        postgresql_where=sa.text("closed_at IS NULL"),
-    )
+    op.create_index("ix_dead_letters_created", "dead_letters", ["created_at", "id"], unique=False)
     op.create_table(
         "results",
         sa.Column("task_id", sa.Uuid(as_uuid=False), nullable=False),
@@ -329,11 +323,7 @@ def downgrade() -> None:
     op.drop_table("schedule_ticks")
     op.drop_index("ix_results_recorded", table_name="results")
     op.drop_table("results")
-    op.drop_index(
-        "ix_dead_letters_open",
-        table_name="dead_letters",
-        postgresql_where=sa.text("closed_at IS NULL"),
-    )
+    op.drop_index("ix_dead_letters_created", table_name="dead_letters")
     op.drop_table("dead_letters")
     op.drop_index(
         "uq_audit_events_sequence",

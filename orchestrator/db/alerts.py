@@ -10,9 +10,9 @@ from sqlalchemy.exc import DBAPIError
 from orchestrator.alert import Alert
 from orchestrator.db.bulk import Insert
 from orchestrator.db.recording import write
-from orchestrator.db.session import Database
+from orchestrator.db.session import Database, unrecordable
 from orchestrator.db.tasks import accept
-from orchestrator.record import Unrecordable, Writes
+from orchestrator.record import Writes
 from orchestrator.task import Task, TaskId
 
 INSERT_ALERTS = Insert(
@@ -67,5 +67,5 @@ async def store_alerts(
             created = await accept(connection, tasks, actor=actor) if tasks else {}
             await write(connection, also)
     except DBAPIError as error:
-        raise Unrecordable(str(error.orig or error).splitlines()[0]) from error
+        raise unrecordable(error) from error
     return created

@@ -140,7 +140,8 @@ class DeadLetterRow(Base):
 
     __table_args__ = (
         UniqueConstraint("stream", "entry_id", name="uq_dead_letters_entry"),
-        Index("ix_dead_letters_open", "id", postgresql_where=text("closed_at IS NULL")),
+        # Their ids are derived, so not in order of time.
+        Index("ix_dead_letters_created", "created_at", "id"),
     )
 
 

@@ -8,13 +8,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.db.bulk import Insert
-from orchestrator.db.session import Database
+from orchestrator.db.session import Database, unrecordable
 from orchestrator.record import (
     AuditEntry,
     HeardEvent,
     SeenTask,
     TaskRecord,
-    Unrecordable,
     Writes,
     fold,
 )
@@ -112,8 +111,7 @@ async def record(
             writes.audit += also.audit
             await write(connection, writes)
     except DBAPIError as error:
-        # What is an outage was translated before it came here; the rest is about the data.
-        raise Unrecordable(str(error.orig or error).splitlines()[0]) from error
+        raise unrecordable(error) from error
 
 
 async def lock_known(

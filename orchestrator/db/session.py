@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from orchestrator.errors import ConfigurationError, Unavailable
+from orchestrator.record import Unrecordable
 
 # A statement that takes longer holds locks that others wait for; lists and batches are far below.
 STATEMENT_TIMEOUT_MS = 30_000
@@ -82,6 +83,19 @@ async def translated() -> AsyncIterator[None]:
         if error.connection_invalidated or _is_outage(error):
             raise _in_our_words(error) from error
         raise
+
+
+def unrecordable(error: DBAPIError) -> Exception:
+    """What an error of a write means: these data will never go in, or not now.
+
+    Only what Postgres says of the data (classes 22 and 23, and text it cannot encode) is about the
+    data. A missing table or right is ours to mend, and no reason to set messages aside.
+    """
+    state = str(getattr(error.orig, "sqlstate", "") or "")
+    said = str(error.orig or error).splitlines()[0]
+    if state[:2] in {"22", "23"} or state == "":
+        return Unrecordable(said)
+    return Unavailable("Postgres", f"it refuses our statements: {said}; is the schema at head?")
 
 
 def _is_outage(error: BaseException) -> bool:

@@ -23,6 +23,7 @@ from orchestrator.task import Durability, Task, TaskId, TaskState
 logger = logging.getLogger("aurora.submitter")
 
 REFUSE_AT = 0.70  # of Redis' maxmemory; workers stop reading at 0.75, completions never stop
+ENVELOPE = 512  # bytes of an entry beside `data`: readers count all of it, so the door does too
 LOOK_EVERY = 1.0  # seconds between looks at Redis' memory, and at Postgres while waiting
 
 
@@ -171,7 +172,7 @@ class TaskSubmitter:
             return state
 
     def _check_size(self, task: Task) -> None:
-        size = len(dump(task))
+        size = len(dump(task)) + ENVELOPE
         if size > self.max_payload:
             raise PayloadTooLarge(size, self.max_payload)
 

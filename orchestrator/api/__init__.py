@@ -1,0 +1,1 @@
+"""HTTP: the application, who may use it, and a file of routes for each noun."""

@@ -1,0 +1,143 @@
+"""Who may call what: `Authorization: Bearer ak_...`, scopes by route, and deny by default.
+
+The middleware turns away whoever has no valid key before anything of the request is looked at;
+each route then names the scope that it needs, and `app.py` refuses to serve one that names none.
+"""
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer, SecurityScopes
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
+
+from orchestrator.api.problems import Problem, answer
+from orchestrator.db.keys import ApiKey, Scope, verify
+from orchestrator.db.session import Database
+from orchestrator.errors import OrchestratorError
+
+OPEN = frozenset({"/livez", "/readyz", "/metrics"})  # for probes and scrapers, which carry no key
+# Seconds. Revocation must take effect within 5; what is left is for a slow look at the table.
+CACHE_FOR = 3.0
+CACHED = 1000  # keys
+
+# For the OpenAPI document alone; the middleware has decided before.
+_bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="Bearer ak_<id>_<secret>")
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    key: ApiKey
+    until: float  # on the clock given
+
+
+class KeyCache:
+    """Verified keys for a few seconds. Remembers hashes, never a key's text."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Store. `clock` in seconds."""
+        self._database = database
+        self._clock = clock
+        self._known: OrderedDict[bytes, _Remembered] = OrderedDict()
+
+    async def verify(self, given: str) -> ApiKey | None:
+        """The valid key that this text is, None when it is none. Raises Unavailable."""
+        digest = hashlib.sha256(given.encode("utf-8", "replace")).digest()
+        found = self._known.get(digest)
+        if found is not None and self._clock() < found.until:
+            return found.key if found.key.is_valid(datetime.now(UTC)) else None
+        self._known.pop(digest, None)
+        # Before the look, so that what is older than the answer never stays longer.
+        asked_at = self._clock()
+        key = await verify(self._database, given)
+        if key is not None:
+            self._known[digest] = _Remembered(key, asked_at + CACHE_FOR)
+            if len(self._known) > CACHED:
+                self._known.popitem(last=False)
+        return key
+
+
+class Authentication:
+    """Middleware: no valid key, no service, also where there is nothing to serve."""
+
+    def __init__(self, app: ASGIApp, *, keys: KeyCache) -> None:
+        """Store."""
+        self.app = app
+        self.keys = keys
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Let the open paths through, and whoever shows a valid key."""
+        if scope["type"] == "http" and scope["path"] not in OPEN:
+            try:
+                scope.setdefault("state", {})["key"] = await self._authenticated(scope)
+            except OrchestratorError as error:
+                await answer(scope, error)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    async def _authenticated(self, scope: AsgiScope) -> ApiKey:
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(given) != 1:
+            raise _unauthenticated("send one header: Authorization: Bearer ak_...", None)
+        scheme, _, token = given[0].decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer":
+            raise _unauthenticated("the scheme is Bearer: Authorization: Bearer ak_...", None)
+        key = await self.keys.verify(token.strip())
+        if key is None:
+            raise _unauthenticated(
+                "this key is unknown, revoked or expired; `aurora keys create` makes one",
+                "invalid_token",
+            )
+        return key
+
+
+def needs(scope: Scope) -> Any:
+    """For a route's `dependencies`: only keys with this scope."""
+    return Security(_permitted, scopes=[scope.value])
+
+
+def scope_of(route: Any) -> str | None:
+    """The scope that a route needs; None for one that names none."""
+    for each in getattr(route, "dependencies", ()):
+        if getattr(each, "dependency", None) is _permitted:
+            return str(each.scopes[0])
+    return None
+
+
+async def _permitted(
+    request: Request, scopes: SecurityScopes, _shown: Annotated[Any, Security(_bearer)]
+) -> None:
+    key = key_of(request)
+    missing = [scope for scope in scopes.scopes if not key.allows(scope)]
+    if missing:
+        raise Problem(
+            403,
+            "forbidden",
+            f"this needs the scope {missing[0]}; the key {key.id} has"
+            f" {', '.join(sorted(key.scopes))}",
+            more={"missing_scope": missing[0]},
+        )
+
+
+def key_of(request: Request) -> ApiKey:
+    """The key that the middleware let in."""
+    key: ApiKey = request.state.key
+    return key
+
+
+def _actor(request: Request) -> str:
+    return f"key:{key_of(request).id}"
+
+
+Actor = Annotated[str, Depends(_actor)]  # who is written into the audit trail
+
+
+def _unauthenticated(detail: str, error: str | None) -> Problem:
+    challenge = 'Bearer realm="aurora"' + (f', error="{error}"' if error else "")
+    return Problem(401, "unauthenticated", detail, headers={"WWW-Authenticate": challenge})

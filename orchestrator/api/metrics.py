@@ -1,0 +1,165 @@
+"""Prometheus' view: how requests went, and the condition of the streams and the record.
+
+Names and labels are an interface. No ids in labels: each value of a label is a series for ever.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orchestrator.api.parts import ApiParts
+from orchestrator.api.recently import Recently
+from orchestrator.db import statistics as record_statistics
+from orchestrator.db.statistics import RecordStatistics
+from orchestrator.errors import OrchestratorError
+from orchestrator.streams import statistics as stream_statistics
+from orchestrator.streams.statistics import StreamStatistics
+from orchestrator.task import TaskState
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+KEEP = 5.0  # seconds; a scrape is usually every 15, two Prometheus servers share one look
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What was found; None of a server that did not answer."""
+
+    streams: list[StreamStatistics] | None
+    record: RecordStatistics | None
+
+
+class Metrics:
+    """One application's registry. Nothing global, so that two in one process do not meet."""
+
+    def __init__(self, parts: ApiParts) -> None:
+        """Store; nothing is asked before the first scrape."""
+        self._parts = parts
+        self._recently = Recently(self._look, keep=KEEP)
+        self.registry = CollectorRegistry()
+        self.condition = _ConditionCollector()
+        self.registry.register(self.condition)
+        self.requests = Histogram(
+            "aurora_http_request_duration_seconds",
+            "From the first byte of a request to the last of its answer.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+
+    async def render(self) -> bytes:
+        """Prometheus' text format."""
+        self.condition.found = await self._recently.get()
+        return generate_latest(self.registry)
+
+    async def _look(self) -> Condition:
+        # A server that is away is itself news: the other one's figures are told all the same.
+        streams = record = None
+        with suppress(OrchestratorError):
+            streams = await stream_statistics.read(self._parts.streams)
+        with suppress(OrchestratorError):
+            record = await record_statistics.read(self._parts.database)
+        return Condition(streams=streams, record=record)
+
+
+class Measured:
+    """Middleware: the duration of each request, by its route's template."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        """Store."""
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Observe once, also where the request raises."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status, began = 500, time.perf_counter()
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, sending)
+        finally:
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self.metrics.requests.labels(method, route, str(status)).observe(
+                time.perf_counter() - began
+            )
+
+
+class _ConditionCollector(Collector):
+    """Turns what was found last into gauges."""
+
+    def __init__(self) -> None:
+        self.found = Condition(streams=None, record=None)
+
+    def collect(self) -> Iterable[Metric]:
+        build = GaugeMetricFamily("aurora_build_info", "Which version runs.", labels=["version"])
+        build.add_metric([version("aurora-orchestrator")], 1)
+        up = GaugeMetricFamily(
+            "aurora_server_up", "1 when the server answered the last look.", labels=["server"]
+        )
+        up.add_metric(["redis"], int(self.found.streams is not None))
+        up.add_metric(["postgres"], int(self.found.record is not None))
+        yield build
+        yield up
+        yield from _of_streams(self.found.streams or ())
+        if self.found.record is not None:
+            yield from _of_record(self.found.record)
+
+    def describe(self) -> Iterable[Metric]:
+        # Or registering would collect.
+        return ()
+
+
+def _of_streams(streams: Iterable[StreamStatistics]) -> Iterator[Metric]:
+    length = GaugeMetricFamily(
+        "aurora_stream_length_entries", "Entries on the stream.", labels=["stream"]
+    )
+    backlog, pending, oldest = (
+        GaugeMetricFamily(f"aurora_stream_{name}", text, labels=["stream", "group"])
+        for name, text in (
+            ("backlog_entries", "Entries that the group has not been given yet."),
+            ("pending_entries", "Entries that the group was given and has not acknowledged."),
+            ("oldest_pending_seconds", "Age of the oldest of them."),
+        )
+    )
+    for stream in streams:
+        length.add_metric([stream.key], stream.length)
+        for group in stream.groups:
+            labels = [stream.key, group.group]
+            backlog.add_metric(labels, group.backlog)
+            pending.add_metric(labels, group.pending)
+            oldest.add_metric(labels, group.oldest_pending)
+    yield from (length, backlog, pending, oldest)
+
+
+def _of_record(record: RecordStatistics) -> Iterator[Metric]:
+    tasks = GaugeMetricFamily(
+        "aurora_tasks", "Tasks by state; those that succeeded are not counted.", labels=["state"]
+    )
+    for state in TaskState:
+        if state is not TaskState.SUCCEEDED:
+            tasks.add_metric([state.value], record.tasks.get(state.value, 0))
+    waiting = GaugeMetricFamily(
+        "aurora_tasks_oldest_waiting_seconds",
+        "How long the oldest due task of the queue has waited; 0 when none does.",
+        labels=["queue"],
+    )
+    for queue in sorted({"default", *record.oldest_waiting}):
+        waiting.add_metric([queue], record.oldest_waiting.get(queue, 0.0))
+    letters = GaugeMetricFamily("aurora_dead_letters_open", "Dead letters nobody has dealt with.")
+    letters.add_metric([], record.dead_letters_open)
+    yield from (tasks, waiting, letters)

@@ -1,0 +1,1 @@
+"""One file for each noun; `api/app.py` puts them together."""

@@ -1,0 +1,143 @@
+"""/api/v1/alerts: accept one or many onto their streams, list, read."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Body, Query
+from pydantic_core import to_json
+
+from orchestrator.alert import AlertKind, Severity, normalise
+from orchestrator.api import paging
+from orchestrator.api.auth import Actor, needs
+from orchestrator.api.paging import Cursor, Limit, Listed, Moment, Text
+from orchestrator.api.parts import ApiParts, Parts
+from orchestrator.api.problems import Problem, wrong
+from orchestrator.api.requests import BulkRoute, guarded
+from orchestrator.api.schemas import AlertOut, AlertsAccepted, AlertSummary
+from orchestrator.db import listing
+from orchestrator.db.keys import Scope
+from orchestrator.errors import Overloaded, PayloadTooLarge, Rejected
+from orchestrator.runtime.submitter import REFUSE_AT
+from orchestrator.streams.names import ALERTS, CPS_ALERTS, Stream
+from orchestrator.task import new_id
+
+PATH = "/api/v1/alerts"
+MOST_AT_ONCE = 1000  # alerts in one request: one write to Redis each
+ENVELOPE = 512  # bytes that an entry's other fields need within the limit of a message
+
+router = guarded(PATH, "alerts")
+bulk = guarded(PATH, "alerts", route_class=BulkRoute)
+
+_EXAMPLES: list[Any] = [
+    {"signature": "ET SCAN Nmap", "severity": "medium", "src_ip": "192.0.2.7"},
+    [{"device": "pump-3", "metric": "pressure", "value": 9.1, "threshold": 7, "severity": "high"}],
+]
+
+
+@bulk.post(
+    "", status_code=202, operation_id="submitAlerts", dependencies=[needs(Scope.ALERTS_WRITE)]
+)
+async def submit_alerts(
+    body: Annotated[dict[str, Any] | list[dict[str, Any]], Body(examples=_EXAMPLES)],
+    parts: Parts,
+    actor: Actor,
+    kind: Annotated[AlertKind, Query(description="of alerts that do not say")] = AlertKind.NETWORK,
+) -> AlertsAccepted:
+    """Accept one alert, or an array of them all or none: EVE JSON, a device's, our own schema.
+
+    An alert that brings its own `id` (a UUID) may be sent again without becoming two. With Redis
+    down the answer is 503.
+    """
+    given = body if isinstance(body, list) else [body]
+    if not 1 <= len(given) <= MOST_AT_ONCE:
+        raise Problem(
+            422, "invalid_request", f"send 1 to {MOST_AT_ONCE} alerts; these are {len(given)}"
+        )
+    many = isinstance(body, list)
+    ready = _ready(given, kind=kind, limit=parts.settings.max_payload - ENVELOPE, many=many)
+    await _admit(parts)
+    ids = [alert_id for _, _, alert_id in ready]
+    await parts.publisher.audit(
+        "alerts.submitted",
+        object_type="alert",
+        object_id=ids[0],
+        actor=actor,
+        detail={"count": len(ids), "alert_ids": ids},
+    )
+    for stream, data, alert_id in ready:
+        await parts.publisher.publish_data(stream, data, message_id=alert_id)
+    return AlertsAccepted(ids=ids)
+
+
+@router.get("", operation_id="listAlerts", dependencies=[needs(Scope.ALERTS_READ)])
+async def list_alerts(
+    parts: Parts,
+    *,
+    kind: AlertKind | None = None,
+    severity: Severity | None = None,
+    source: Text | None = None,
+    src_ip: Text | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
+    limit: Limit = paging.DEFAULT_LIMIT,
+    cursor: Cursor = None,
+) -> Listed[AlertSummary]:
+    """Alerts by arrival, the newest first; `since` is included, `until` is not."""
+    filters: dict[str, Any] = {
+        "kind": kind and kind.value, "severity": severity and severity.value, "source": source,
+        "src_ip": src_ip, "since": since, "until": until,
+    }  # fmt: skip
+    after = paging.after(cursor, filters)
+    page = await listing.alerts(parts.database, **filters, after=after, limit=limit)
+    return paging.listed(page, AlertSummary.model_validate, filters)
+
+
+@router.get("/{alert_id}", operation_id="readAlert", dependencies=[needs(Scope.ALERTS_READ)])
+async def read_alert(alert_id: UUID, parts: Parts) -> AlertOut:
+    """One alert with everything that its sensor said."""
+    found = await listing.alert(parts.database, str(alert_id))
+    if found is None:
+        raise Problem(404, "alert_not_found", f"no alert {alert_id}")
+    return AlertOut.model_validate(found)
+
+
+def _ready(
+    given: list[dict[str, Any]], *, kind: AlertKind, limit: int, many: bool
+) -> list[tuple[Stream, bytes, str]]:
+    """(stream, data, message id) of each. Raises Problem that names every alert that is none.
+
+    What is published is what was sent: the handler normalises it by the same rule, and evidence
+    stays as it was.
+    """
+    found, errors = [], []
+    for index, alert in enumerate(given):
+        at = f"/{index}" if many else ""
+        alert_id, data = _own_id(alert), to_json(alert)
+        own = alert.get("kind")
+        its_kind = AlertKind(own) if own in list(AlertKind) else kind
+        try:
+            if len(data) > limit:
+                raise PayloadTooLarge(len(data), limit)
+            normalise(alert, id=alert_id, kind=its_kind, received_at=datetime.now(UTC))
+        except Rejected as error:
+            errors.append(wrong(at, str(error)))
+        stream = CPS_ALERTS if its_kind is AlertKind.CPS else ALERTS
+        found.append((stream, data, alert_id))
+    if errors:
+        said = f"{len(errors)} of {len(given)} are no alerts: {errors[0]['message']}"
+        raise Problem(422, "invalid_alert", said, errors=errors)
+    return found
+
+
+def _own_id(alert: dict[str, Any]) -> str:
+    try:
+        return str(UUID(alert["id"]))
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return new_id()
+
+
+async def _admit(parts: ApiParts) -> None:
+    share = await parts.streams.memory_share()
+    if share >= REFUSE_AT:
+        raise Overloaded(f"Redis uses {share:.0%} of its memory", retry_after=10)

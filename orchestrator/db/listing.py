@@ -1,0 +1,212 @@
+"""Reads for people: one thing in full, and lists by keyset, newest first. Never an OFFSET.
+
+The API's routes and the command line call these. Rows in a list come without their large columns
+(a task's input, a letter's fields, an alert's details): two hundred of those could be 50 MB.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, Select, bindparam, literal, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute, defer
+
+from orchestrator.db.models import (
+    AlertRow,
+    AttemptRow,
+    AuditRow,
+    DeadLetterRow,
+    ResultRow,
+    TaskRow,
+)
+from orchestrator.db.session import Database
+
+RowT = TypeVar("RowT", TaskRow, AuditRow, DeadLetterRow, AlertRow)
+After = tuple[datetime, str]  # the last row of the page before: its time and its id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[RowT]):
+    """Some rows, and where the next page begins; None when there is none."""
+
+    rows: list[RowT]
+    next: After | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskDetail:
+    """One task with how it ended, if it has, and the attempts that were worth a line."""
+
+    task: TaskRow
+    result: ResultRow | None
+    attempts: list[AttemptRow]
+
+
+async def task(database: Database, task_id: str) -> TaskDetail | None:
+    """One task in full; None without a row. Raises Unavailable."""
+    async with database.session() as session:
+        row = await session.get(TaskRow, task_id)
+        if row is None:
+            return None
+        result = await session.get(ResultRow, task_id)
+        attempts = await session.scalars(
+            select(AttemptRow).where(AttemptRow.task_id == task_id).order_by(AttemptRow.attempt)
+        )
+        return TaskDetail(task=row, result=result, attempts=list(attempts))
+
+
+async def tasks(
+    database: Database,
+    *,
+    agent: str | None = None,
+    state: str | None = None,
+    queue: str | None = None,
+    tenant: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    after: After | None = None,
+    limit: int = 50,
+) -> Page[TaskRow]:
+    """Tasks by birth, newest first, without input and metadata; `since` <= created < `until`."""
+    wanted = _equal((TaskRow.agent, agent), (TaskRow.queue, queue), (TaskRow.tenant, tenant))
+    if state is not None:
+        # In the text rather than bound, so that the partial indexes are seen to fit.
+        said = bindparam("state", state, type_=TaskRow.state.type, literal_execute=True)
+        wanted.append(TaskRow.state == said)
+    wanted += _between(TaskRow.created_at, since, until)
+    asked = select(TaskRow).where(*wanted).options(defer(TaskRow.input), defer(TaskRow.meta))
+    return await _page(
+        database, asked, at=TaskRow.created_at, row_id=TaskRow.id, after=after, limit=limit
+    )
+
+
+async def audit(
+    database: Database,
+    *,
+    object_id: str | None = None,
+    action: str | None = None,
+    actor: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    after: After | None = None,
+    limit: int = 50,
+) -> Page[AuditRow]:
+    """Who did what, newest first; `since` <= at < `until`."""
+    wanted = _equal(
+        (AuditRow.object_id, object_id), (AuditRow.action, action), (AuditRow.actor, actor)
+    )
+    wanted += _between(AuditRow.at, since, until)
+    return await _page(
+        database,
+        select(AuditRow).where(*wanted),
+        at=AuditRow.at,
+        row_id=AuditRow.id,
+        after=after,
+        limit=limit,
+    )
+
+
+async def dead_letter(database: Database, letter_id: str) -> DeadLetterRow | None:
+    """One dead letter with the message's fields; None when there is none."""
+    async with database.session() as session:
+        return await session.get(DeadLetterRow, letter_id)
+
+
+async def dead_letters(
+    database: Database,
+    *,
+    is_open: bool | None = None,
+    reason: str | None = None,
+    agent: str | None = None,
+    stream: str | None = None,
+    after: After | None = None,
+    limit: int = 50,
+) -> Page[DeadLetterRow]:
+    """Messages that were set aside, newest first, without their fields."""
+    wanted = _equal(
+        (DeadLetterRow.reason, reason),
+        (DeadLetterRow.agent, agent),
+        (DeadLetterRow.stream, stream),
+    )
+    if is_open is not None:
+        closed = DeadLetterRow.closed_at
+        wanted.append(closed.is_(None) if is_open else closed.is_not(None))
+    asked = select(DeadLetterRow).where(*wanted).options(defer(DeadLetterRow.fields))
+    return await _page(
+        database,
+        asked,
+        at=DeadLetterRow.created_at,
+        row_id=DeadLetterRow.id,
+        after=after,
+        limit=limit,
+    )
+
+
+async def alert(database: Database, alert_id: str) -> AlertRow | None:
+    """One alert with its details; None when there is none."""
+    async with database.session() as session:
+        return await session.get(AlertRow, alert_id)
+
+
+async def alerts(
+    database: Database,
+    *,
+    kind: str | None = None,
+    severity: str | None = None,
+    source: str | None = None,
+    src_ip: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    after: After | None = None,
+    limit: int = 50,
+) -> Page[AlertRow]:
+    """Alerts by arrival, newest first, without details; `since` <= received < `until`."""
+    wanted = _equal(
+        (AlertRow.kind, kind),
+        (AlertRow.severity, severity),
+        (AlertRow.source, source),
+        (AlertRow.src_ip, src_ip),
+    )
+    wanted += _between(AlertRow.received_at, since, until)
+    asked = select(AlertRow).where(*wanted).options(defer(AlertRow.details))
+    return await _page(
+        database, asked, at=AlertRow.received_at, row_id=AlertRow.id, after=after, limit=limit
+    )
+
+
+async def _page(
+    database: Database,
+    asked: Select[RowT],
+    *,
+    at: InstrumentedAttribute[datetime],
+    row_id: InstrumentedAttribute[str],
+    after: After | None,
+    limit: int,
+) -> Page[RowT]:
+    if after is not None:
+        last = tuple_(literal(after[0], at.type), literal(after[1], row_id.type))
+        asked = asked.where(tuple_(at, row_id) < last)
+    # One more than asked for tells whether there is a next page.
+    asked = asked.order_by(at.desc(), row_id.desc()).limit(limit + 1)
+    async with database.session() as session:
+        rows = list(await session.scalars(asked))
+    shown = rows[:limit]
+    if len(rows) <= limit:
+        return Page(rows=shown, next=None)
+    return Page(rows=shown, next=(getattr(shown[-1], at.key), shown[-1].id))
+
+
+def _equal(
+    *pairs: tuple[InstrumentedAttribute[Any], str | None],
+) -> list[ColumnElement[bool]]:
+    return [column == value for column, value in pairs if value is not None]
+
+
+def _between(
+    column: InstrumentedAttribute[datetime], since: datetime | None, until: datetime | None
+) -> Iterator[ColumnElement[bool]]:
+    if since is not None:
+        yield column >= since
+    if until is not None:
+        yield column < until

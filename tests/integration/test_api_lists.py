@@ -1,0 +1,141 @@
+"""Lists by keyset: each row once, whatever is written meanwhile; and the rows of each noun."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from orchestrator.db.session import Database
+from orchestrator.settings import Settings
+from orchestrator.streams.connection import Streams
+from orchestrator.task import new_id
+from tests.api import Api, serving
+
+
+@pytest.fixture
+async def api(settings: Settings, database: Database, streams: Streams) -> AsyncIterator[Api]:
+    async with serving(settings, database, streams) as found:
+        yield found
+
+
+async def _all(api: Api, path: str, **params: Any) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    while True:
+        body = (await api.client.get(path, params=params)).json()
+        assert len(body["items"]) <= params["limit"]
+        items += body["items"]
+        if body["next_cursor"] is None:
+            return items
+        params["cursor"] = body["next_cursor"]
+
+
+async def test_pages_hold_every_task_once_newest_first(api: Api):
+    """Also those that were born at the same moment."""
+    bodies = [{"agent": "echo", "input": {"text": str(n)}} for n in range(7)]
+    answer = await api.client.post("/api/v1/tasks/bulk", json=bodies)
+    ids = [each["id"] for each in answer.json()["items"]]
+
+    for limit in (1, 2, 3, 7, 50):
+        found = await _all(api, "/api/v1/tasks", limit=limit)
+        assert [each["id"] for each in found] == sorted(ids, reverse=True)
+    assert "input" not in found[0]
+
+
+async def test_a_task_that_arrives_between_two_pages_moves_none(api: Api):
+    """Where OFFSET would show one twice."""
+    ids = [await api.submit() for _ in range(4)]
+    first = (await api.client.get("/api/v1/tasks", params={"limit": 2})).json()
+
+    await api.submit()
+    second = await api.client.get(
+        "/api/v1/tasks", params={"limit": 2, "cursor": first["next_cursor"]}
+    )
+
+    shown = [each["id"] for each in first["items"] + second.json()["items"]]
+    assert shown == ids[::-1]
+
+
+async def test_filters_choose_tasks(api: Api):
+    """Each of them, and together."""
+    plain = await api.submit()
+    side = await api.submit(agent="anything", queue="side", tenant="soc-2")
+    ended = await api.submit()
+    await api.client.post(f"/api/v1/tasks/{ended}/cancel")
+    async with api.parts.database.transaction() as connection:
+        await connection.execute(
+            text("UPDATE tasks SET state = 'cancelled', created_at = :at WHERE id = :id"),
+            {"id": ended, "at": datetime.now(UTC) - timedelta(days=2)},
+        )
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+
+    for params, expected in (
+        ({"agent": "anything"}, {side}),
+        ({"queue": "default"}, {plain, ended}),
+        ({"tenant": "soc-2"}, {side}),
+        ({"state": "cancelled"}, {ended}),
+        ({"state": "queued"}, {plain, side}),
+        ({"since": yesterday}, {plain, side}),
+        ({"until": yesterday}, {ended}),
+        ({"agent": "echo", "state": "queued"}, {plain}),
+    ):
+        found = await _all(api, "/api/v1/tasks", limit=50, **params)
+        assert {each["id"] for each in found} == expected, params
+
+
+async def test_the_audit_trail_is_listed_by_object_action_and_actor(api: Api):
+    """What happened to one task, and what one key did."""
+    task_id = await api.submit()
+    await api.submit()
+    await api.client.post(f"/api/v1/tasks/{task_id}/cancel")
+
+    of_task = await _all(api, "/api/v1/audit", limit=1, object_id=task_id)
+    queued = await _all(api, "/api/v1/audit", limit=50, action="task.queued")
+    by_key = await _all(api, "/api/v1/audit", limit=50, actor=api.actor)
+
+    assert [each["action"] for each in of_task] == ["task.cancel_requested", "task.queued"]
+    assert len(queued) == 2
+    assert len(by_key) == 3
+    assert all(each["at"].endswith("Z") for each in by_key)
+
+
+async def test_alerts_are_listed_and_read(api: Api):
+    """As the alert handlers wrote them."""
+    ids = [new_id() for _ in range(3)]
+    async with api.parts.database.transaction() as connection:
+        for n, alert_id in enumerate(ids):
+            await connection.execute(
+                text(
+                    "INSERT INTO alerts (id, kind, source, severity, signature, category,"
+                    " occurred_at, received_at, details, task_ids) VALUES (:id, :kind, 's', 'high',"
+                    " 'sig', 'c', now(), now(), '{\"dns\": 1}', '{}')"
+                ),
+                {"id": alert_id, "kind": "cps" if n == 2 else "network"},
+            )
+
+    found = await _all(api, "/api/v1/alerts", limit=2)
+    cps = await _all(api, "/api/v1/alerts", limit=2, kind="cps", severity="high")
+    one = (await api.client.get(f"/api/v1/alerts/{ids[0]}")).json()
+    nobody = await api.client.get(f"/api/v1/alerts/{new_id()}")
+
+    assert [each["id"] for each in found] == ids[::-1]
+    assert [each["id"] for each in cps] == [ids[2]]
+    assert one["details"] == {"dns": 1}
+    assert nobody.status_code == 404
+
+
+async def test_agents_are_listed_with_their_schemas(api: Api):
+    """From which a form can be made."""
+    listed = (await api.client.get("/api/v1/agents")).json()["items"]
+    echo = (await api.client.get("/api/v1/agents/echo")).json()
+    nobody = await api.client.get("/api/v1/agents/ecko")
+
+    assert [each["name"] for each in listed] == ["anything", "echo"]
+    assert echo["description"] == "Say it again."
+    assert (echo["queue"], echo["timeout_ms"], echo["max_attempts"]) == ("default", 600_000, 3)
+    assert echo["input_schema"]["properties"]["text"]["maxLength"] == 100
+    assert echo["output_schema"] == {"type": "string"}
+    assert echo["schedules"][0]["expression"] == "0 6 * * *"
+    assert nobody.status_code == 404
+    assert "did you mean 'echo'" in nobody.json()["detail"]

@@ -1,0 +1,236 @@
+"""The recorder and the reconciler against real servers: commit first, and only then what follows."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from orchestrator.app import Parts, recorder, worker
+from orchestrator.client import set_submitter
+from orchestrator.db.reconciling import OpenTasks
+from orchestrator.errors import Overloaded, TaskIdConflict
+from orchestrator.registry import AgentRegistry
+from orchestrator.services.reconciler import Reconciler
+from orchestrator.services.recorder import Recorder
+from orchestrator.streams.names import RECORDER, RESULTS
+from orchestrator.task import Durability, Task, TaskState, new_id
+from sqlalchemy import text
+
+from tests.integration.test_spine import Shout, Text, rows, running
+from tests.support import wait_until
+
+
+@pytest.fixture
+async def parts(settings, streams):
+    found = Parts(settings, role="test", registry=AgentRegistry([Shout]))
+    await found.streams.ensure_all_groups()
+    yield found
+    await found.close()
+
+
+def reconciler(parts: Parts) -> Reconciler:
+    return Reconciler(OpenTasks(parts.database), parts.publisher, parts.arbiter, grace=timedelta(0))
+
+
+async def record_all(parts: Parts) -> None:
+    """One pass of the recorder over all that waits."""
+    found = Recorder(parts.consumer(RECORDER), parts.database, max_payload=2**18)
+    await found._watch_all()
+    while batch := await found.consumer._take(1000, None):
+        await found._keep(batch)
+
+
+async def execute(database, sql: str) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(text(sql))
+
+
+async def length(parts: Parts) -> int:
+    return await parts.streams.commands.xlen(parts.streams.keys.tasks)
+
+
+async def test_a_row_without_a_message_is_published(parts):
+    """P1: accepted, and the process died before XADD: the reconciler publishes."""
+    task = Shout.task(Text(text="x"))
+    await parts.store.accept([task], actor="test")
+    sweeper = reconciler(parts)
+
+    await sweeper.sweep()
+    assert await length(parts) == 0  # one look is no proof
+    await sweeper.sweep()
+
+    assert await length(parts) == 1
+
+
+async def test_a_lost_message_is_published_again_and_a_slow_recorder_is_waited_for(parts):
+    """Gone, not delayed, and the recorder past it all: only then; a slow recorder costs nothing."""
+    task = Shout.task(Text(text="x"))
+    await parts.submitter.submit(task)
+    await record_all(parts)
+    # Taken and ended by a worker; the recorder has not read the end yet.
+    key = parts.streams.keys.tasks
+    ((entry_id, _),) = await parts.streams.commands.xrange(key)
+    await parts.streams.commands.xdel(key, entry_id)
+    await parts.publisher.publish_data(
+        RESULTS, b'{"task_id":"%s","agent":"shout","event":"succeeded","output":{"text":"X"}}'
+        % task.task_id.encode(),
+    )  # fmt: skip
+    sweeper = reconciler(parts)
+    for _ in range(4):
+        await sweeper.sweep()
+    assert await length(parts) == 0, "a slow recorder must not cause a second execution"
+
+    await record_all(parts)
+    for _ in range(3):
+        await sweeper.sweep()
+    assert await length(parts) == 0
+    (row,) = await rows(parts.database, "SELECT state FROM tasks")
+    assert row["state"] == "succeeded"
+
+
+async def test_everything_lost_is_published_again(parts):
+    """FLUSHALL: queued, running, retrying and scheduled tasks each come back as they stood."""
+    tasks = [Shout.task(Text(text=str(n))) for n in range(3)]
+    later = Shout.task(Text(text="later"), run_at=datetime.now(UTC) + timedelta(hours=1))
+    await parts.submitter.submit_many([*tasks, later])
+    await parts.publisher.publish_data(
+        RESULTS,
+        b'{"task_id":"%s","agent":"shout","event":"started"}' % tasks[1].task_id.encode(),
+    )
+    await record_all(parts)
+    prefix = parts.streams.keys.prefix
+    async for key in parts.streams.commands.scan_iter(match=f"{prefix}:*"):
+        await parts.streams.commands.delete(key)
+    await parts.streams.ensure_all_groups()
+
+    sweeper = reconciler(parts)
+    await sweeper.sweep()
+    await sweeper.sweep()
+
+    entries = await parts.streams.commands.xrange(parts.streams.keys.tasks)
+    found = {(d := json.loads(f[b"data"]))["task_id"]: d for _, f in entries}
+    assert set(found) == {each.task_id for each in (*tasks, later)}
+    assert found[tasks[1].task_id]["attempt"] == 2
+    assert found[tasks[1].task_id]["crashes"] == 1
+    assert "run_at" in found[later.task_id]
+
+
+async def test_nothing_is_acknowledged_before_it_is_committed(parts, database):
+    """P4: Postgres refuses; the message stays pending, and is recorded once Postgres takes it."""
+    await parts.submitter.submit(Shout.task(Text(text="x")), durability=Durability.STREAM)
+    await execute(database, "ALTER TABLE tasks RENAME TO elsewhere")
+    found = Recorder(parts.consumer(RECORDER), parts.database, max_payload=2**18)
+    await found._watch_all()
+    (delivery,) = await found.consumer._take(10, None)
+    keeping = asyncio.create_task(found._keep([delivery]))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(keeping), 0.5)
+
+    pending = await parts.streams.commands.xpending(parts.streams.keys.tasks, RECORDER)
+    assert pending["pending"] == 1
+    assert await rows(database, "SELECT * FROM dead_letters") == []
+    await execute(database, "ALTER TABLE elsewhere RENAME TO tasks")
+    await keeping
+    assert len(await rows(database, "SELECT * FROM tasks")) == 1
+    pending = await parts.streams.commands.xpending(parts.streams.keys.tasks, RECORDER)
+    assert pending["pending"] == 0
+
+
+async def test_one_bad_row_does_not_hold_up_its_batch(parts, database):
+    """What Postgres refuses is set aside with its words; the rest of the batch is recorded."""
+    good = [Shout.task(Text(text=str(n))) for n in range(5)]
+    await parts.submitter.submit_many(good, durability=Durability.STREAM)
+    await parts.publisher.publish_data(
+        RESULTS, b'{"task_id":"no-uuid","agent":"shout","event":"succeeded"}'
+    )
+    bad = Task(task_id=new_id(), agent="shout", input={"text": "x"}, attempt=999_999)
+    await parts.publisher.publish(bad)
+    await execute(database, "ALTER TABLE tasks ADD CHECK (attempt < 1000)")
+
+    await record_all(parts)
+
+    assert len(await rows(database, "SELECT * FROM tasks")) == 5
+    letters = await rows(database, "SELECT reason FROM dead_letters ORDER BY reason")
+    assert [each["reason"] for each in letters] == ["unrecordable", "unrecordable"]
+
+
+async def test_nul_and_hostile_text_are_recorded(parts, database):
+    """An alert with NUL in it is triaged like any other; Postgres gets U+FFFD for it."""
+    async with running(parts.settings, Shout) as live:
+        set_submitter(live.submitter)
+        handle = await Shout.delay(Text(text="a\0b\x1f\u202e<script>"))
+        assert "\0" in (await handle.get(timeout=10)).text
+        await handle.get(timeout=10, recorded=True)
+    (row,) = await rows(database, "SELECT output->>'text' AS text FROM results")
+    assert row["text"].startswith("A\ufffdB")
+
+
+async def test_the_same_task_twice_is_one_and_another_content_is_refused(parts):
+    """Same id and content: accepted once. Same id, other content: TaskIdConflict."""
+    task = Shout.task(Text(text="x"), idempotency_key="k")
+    first = await parts.submitter.submit(task)
+    again = await parts.submitter.submit(Shout.task(Text(text="x"), idempotency_key="k"))
+
+    assert (first.created, again.created) == (True, False)
+    assert first.task_id == again.task_id
+    assert await length(parts) == 1
+    with pytest.raises(TaskIdConflict, match="another agent or input"):
+        await parts.submitter.submit(Shout.task(Text(text="y"), idempotency_key="k"))
+
+
+async def test_a_session_publishes_if_and_only_if_it_commits(parts):
+    """`delay(session=...)` joins the caller's own transaction."""
+    set_submitter(parts.submitter)
+    async with parts.database.sessions() as session:
+        await Shout.apply_async(Text(text="no"), session=session)
+        await session.rollback()
+    async with parts.database.sessions() as session:
+        handle = await Shout.apply_async(Text(text="yes"), session=session)
+        assert await length(parts) == 0
+        await session.commit()
+    set_submitter(None)
+
+    await wait_until(lambda: length(parts), what="published after the commit")
+    found = await rows(parts.database, "SELECT id::text FROM tasks")
+    assert [each["id"] for each in found] == [handle.task_id]
+
+
+async def test_cancel_without_workers(parts):
+    """A queued task is cancelled though no worker runs; it is never started afterwards."""
+    receipt = await parts.submitter.submit(Shout.task(Text(text="x")))
+    assert await parts.submitter.cancel(receipt.task_id, actor="me") is TaskState.CANCELLED
+    await record_all(parts)
+
+    (row,) = await rows(parts.database, "SELECT state, error FROM results")
+    assert row["state"] == "cancelled"
+    assert "me" in row["error"]["message"]
+    async with running(parts.settings, Shout, roles=(worker, recorder)) as live:
+        await wait_until(lambda: _gone(live), what="the entry is acknowledged unseen")
+    assert len(await rows(parts.database, "SELECT * FROM results")) == 1
+
+
+async def _gone(parts: Parts) -> bool:
+    return await length(parts) == 0
+
+
+async def test_expired_before_it_began(parts):
+    """Nobody runs it after its time; the reconciler says so even without a worker."""
+    task = Shout.task(Text(text="x"), expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    await parts.submitter.submit(task)
+    await reconciler(parts).sweep()
+    await record_all(parts)
+
+    (row,) = await rows(parts.database, "SELECT state FROM tasks")
+    assert row["state"] == "expired"
+
+
+async def test_submission_is_refused_while_redis_is_nearly_full(parts, monkeypatch):
+    """P8: a typed error that says when to come back, before completions would be refused."""
+
+    async def nearly_full() -> float:
+        return 0.9
+
+    monkeypatch.setattr(parts.streams, "memory_share", nearly_full)
+    with pytest.raises(Overloaded) as refused:
+        await parts.submitter.submit(Shout.task(Text(text="x")), durability=Durability.STREAM)
+    assert refused.value.retry_after > 0
