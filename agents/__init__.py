@@ -1,0 +1,1 @@
+"""The reference agents of a security operations centre: ordinary user code."""

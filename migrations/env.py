@@ -1,4 +1,4 @@
-"""Alembic's entry: on the connection that `aurora db upgrade` hands over, or on the settings' URL."""
+"""Alembic's entry: on the connection that `aurora db upgrade` hands over, or on a URL."""
 
 import asyncio
 import os

@@ -1,4 +1,6 @@
-"""Aurora runs AI agents the way Celery runs tasks. The journey of a task through the files:
+"""Aurora runs AI agents the way Celery runs tasks.
+
+The journey of a task through the files:
 
  1. `agent.py`                    `await Triage.delay(alert)` validates the input and makes a `Task`
                                   (`task.py`). The API, the scheduler, the alert handlers and any

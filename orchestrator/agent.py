@@ -41,7 +41,7 @@ class Agent(Generic[InputT, OutputT]):
     output_type: ClassVar[TypeAdapter[Any]]
 
     def run(self, task_input: InputT, ctx: RunContext) -> Any:
-        """Do the work: `async def run(self, input, ctx) -> OutputT`, or a plain `def`."""
+        """Do the work and return an OutputT; written as `async def`, or as a plain `def`."""
         raise NotImplementedError
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

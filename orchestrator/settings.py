@@ -7,7 +7,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -25,7 +32,7 @@ NOT_SETTINGS = ("AURORA_API_URL", "AURORA_API_KEY", "AURORA_TEST_", "AURORA_DEV_
 
 
 def _seconds(value: Any) -> Any:
-    """"15" and "0.5" mean seconds, as numbers do; ISO 8601 ("PT15S") is understood too."""
+    """ "15" and "0.5" mean seconds, as numbers do; ISO 8601 ("PT15S") is understood too."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -76,7 +83,7 @@ class Settings(BaseSettings):
     @field_validator("agents", "queues", mode="before")
     @classmethod
     def _comma_list(cls, value: Any) -> Any:
-        """AURORA_AGENTS=./agents,my.module"""
+        """Split `AURORA_AGENTS=./agents,my.module`."""
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value

@@ -1,40 +1,39 @@
-"""Takes messages from the group "orchestrator" and gives them to runners, as many as there are slots.
+"""Takes messages from the group "orchestrator" and gives them to runners, one for each slot.
 
 Never says that a task succeeded: that is `completion`'s, and only for the owner of the entry.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from orchestrator.agent import Agent
 from orchestrator.client import Submitter, set_submitter
 from orchestrator.context import Query, RunContext
-from orchestrator.errors import DeadReason, Overloaded, Rejected, Unavailable
-from orchestrator.event import EventKind, TaskEvent
-from orchestrator.outcome import Expired, Outcome, Postponed, SetAside, Superseded
+from orchestrator.errors import DeadReason, Overloaded, Unavailable
+from orchestrator.event import EventKind
+from orchestrator.outcome import Outcome, SetAside, Superseded
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.completion import Completion, Ending
+from orchestrator.runtime.flight import Flight, board
 from orchestrator.runtime.lease import Held, Lease, hand_back
 from orchestrator.runtime.runner import Runner
 from orchestrator.runtime.service import Stop, every
+from orchestrator.runtime.voice import Voice
 from orchestrator.streams.consumer import Consumer, Delivery
 from orchestrator.streams.lanes import steps
-from orchestrator.streams.message import decode, decode_task, dump, entry_time
-from orchestrator.streams.names import RESULTS, TASKS
+from orchestrator.streams.names import RECORDER, RESULTS, TASKS
 from orchestrator.streams.publisher import Publisher
-from orchestrator.task import Task, derived_id, iso, new_id
 
 logger = logging.getLogger("aurora.dispatcher")
 
-ANNOUNCE_AFTER = 1.0  # seconds: shorter attempts are told by their end alone
 STOP_READING_AT = 0.75  # of Redis' maxmemory: what is in hand must find room to end
 RECORDER_LAG = 50_000  # results that wait for Postgres
-PROMOTE_COUNT = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,22 +44,6 @@ class Limits:
     max_payload: int
     max_starts: int
     grace: timedelta
-
-
-@dataclass(slots=True)
-class Flight:
-    """One attempt in hand."""
-
-    delivery: Delivery
-    task: Task
-    digest: str
-    attempt: int
-    crashes: int
-    started_at: datetime
-    began: float = field(default_factory=time.monotonic)
-    running: "asyncio.Task[None] | None" = None
-    announced: bool = False
-    dropped: str | None = None  # why nothing is to be said at its end
 
 
 class Dispatcher:
@@ -101,6 +84,7 @@ class Dispatcher:
             marker_ttl=marker_ttl,
             on_finished=self._finished,
         )
+        self._voice = Voice(self.streams, group=consumer.group, consumer=consumer.name)
         self._agents: dict[str, Agent[Any, Any]] = {each.name: each() for each in registry}
         self._turns = {
             each.name: asyncio.Semaphore(each.concurrency) for each in registry if each.concurrency
@@ -119,12 +103,7 @@ class Dispatcher:
     def stop(self) -> None:
         """Stop reading, finish within the grace time or hand back. A second call: at once."""
         if self._stop:
-            self.limits = Limits(
-                concurrency=self.limits.concurrency,
-                max_payload=self.limits.max_payload,
-                max_starts=self.limits.max_starts,
-                grace=timedelta(0),
-            )
+            self.limits = replace(self.limits, grace=timedelta(0))
         self._stop.set()
         self._free.set()
 
@@ -135,8 +114,7 @@ class Dispatcher:
         self.lease.start()
         told = asyncio.create_task(self._completion.run(), name="completion")
         timed = [
-            asyncio.create_task(every(0.25, self._announce, stop=self._stop, name="announce")),
-            asyncio.create_task(every(1.0, self._promote, stop=self._stop, name="promote")),
+            asyncio.create_task(every(0.25, self._tell_starts, stop=self._stop, name="announce")),
             asyncio.create_task(every(1.0, self._look, stop=self._stop, name="look")),
         ]
         try:
@@ -165,10 +143,8 @@ class Dispatcher:
         free = self.limits.concurrency - len(self._flights)
         if free <= 0 or self._paused:
             self._free.clear()
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._free.wait(), 1.0)
-            except TimeoutError:
-                pass
             return
         queues = [self.streams.keys.lanes(queue) for queue in self.queues]
         self._turn += 1
@@ -192,8 +168,17 @@ class Dispatcher:
             flying = self._flights.get((delivery.stream, delivery.entry_id))
             if flying is not None:
                 self._taken_over_from_ourselves(flying, delivery)
-            elif (flight := self._read(delivery)) is not None:
-                ready.append(flight)
+                continue
+            boarded = board(
+                delivery,
+                self.registry,
+                max_payload=self.limits.max_payload,
+                max_starts=self.limits.max_starts,
+            )
+            if isinstance(boarded, Flight):
+                ready.append(boarded)
+            else:
+                self._completion.add(boarded)
         if not ready:
             return
         pairs = [part for flight in ready for part in (flight.digest, flight.attempt)]
@@ -204,50 +189,6 @@ class Dispatcher:
         )
         for flight, answer in zip(ready, answers, strict=True):
             self._start(flight, answer.decode())
-
-    def _read(self, delivery: Delivery) -> Flight | None:
-        """A flight ready to start, or None and the ending is on its way."""
-        now = datetime.now(UTC)
-        task_id = derived_id(delivery.stream, delivery.entry_id)
-        task: Task | None = None
-        try:
-            message = decode(
-                delivery.fields,
-                stream=delivery.stream,
-                entry_id=delivery.entry_id,
-                limit=self.limits.max_payload,
-            )
-            task_id = message.id
-            task = decode_task(message)
-            task_id = task.task_id
-            self.registry.get(task.agent)
-        except Rejected as error:
-            outcome: Outcome = SetAside(error.reason, str(error))
-        else:
-            crashes = task.crashes + delivery.count - 1
-            found = before_start(
-                task, crashes=crashes, taken=entry_time(delivery.entry_id), now=now,
-                max_starts=self.limits.max_starts,
-            )  # fmt: skip
-            if found is None:
-                return Flight(
-                    delivery=delivery, task=task, digest=task.digest, crashes=crashes,
-                    attempt=task.attempt + delivery.count - 1, started_at=now,
-                )  # fmt: skip
-            outcome = found
-        self._completion.add(
-            Ending(
-                delivery=delivery,
-                outcome=outcome,
-                task=task,
-                task_id=task_id,
-                attempt=task.attempt + delivery.count - 1 if task else 1,
-                crashes=task.crashes + delivery.count - 1 if task else 0,
-                finished_at=now,
-                ends_task=task is not None,
-            )
-        )
-        return None
 
     def _start(self, flight: Flight, answer: str) -> None:
         if answer != "run":
@@ -261,9 +202,9 @@ class Dispatcher:
                 if conflict
                 else Superseded(answer)
             )
-            self._completion.add(self._ending(flight, outcome, ends_task=not conflict))
+            self._completion.add(flight.ending(outcome, ends_task=not conflict))
             return
-        key = (flight.delivery.stream, flight.delivery.entry_id)
+        key = flight.key
         agent = self._agents[flight.task.agent]
         self._flights[key] = flight
         self.lease.held[key] = Held(
@@ -279,7 +220,7 @@ class Dispatcher:
         """One attempt from its start to its ending."""
         if flight.crashes > flight.task.crashes:
             # After a crash the start is told at once: should it crash again, the record knows.
-            await self._announce_one(flight)
+            await self._voice.announce_one(flight)
         turn = self._turns.get(agent.name)
         try:
             if turn is None:
@@ -291,11 +232,11 @@ class Dispatcher:
             if flight.dropped is None:
                 raise
             outcome = Superseded(flight.dropped)
-        self._completion.add(self._ending(flight, outcome))
+        self._completion.add(flight.ending(outcome))
 
     async def _attempt(self, flight: Flight, agent: Agent[Any, Any]) -> Outcome:
         flight.started_at = datetime.now(UTC)
-        held = self.lease.held.get((flight.delivery.stream, flight.delivery.entry_id))
+        held = self.lease.held.get(flight.key)
         if held is not None:
             held.deadline = time.monotonic() + agent.timeout.total_seconds()
         context = RunContext(
@@ -303,23 +244,10 @@ class Dispatcher:
             attempt=flight.attempt,
             worker=self.consumer.name,
             deadline=flight.started_at + agent.timeout,
-            emit=lambda detail: self._emit(flight, EventKind.PROGRESS, detail),
+            emit=lambda detail: self._voice.say(flight, EventKind.PROGRESS, detail),
             read=self.read,
         )
         return await self.runner.run(agent, context)
-
-    def _ending(self, flight: Flight, outcome: Outcome, *, ends_task: bool = True) -> Ending:
-        return Ending(
-            delivery=flight.delivery,
-            outcome=outcome,
-            attempt=flight.attempt,
-            crashes=flight.crashes,
-            task=flight.task,
-            task_id=flight.task.task_id,
-            started_at=flight.started_at,
-            finished_at=datetime.now(UTC),
-            ends_task=ends_task,
-        )
 
     def _finished(self, ending: Ending, answer: str) -> None:
         key = (ending.delivery.stream, ending.delivery.entry_id)
@@ -368,66 +296,13 @@ class Dispatcher:
                 flight.dropped = "lost or ended elsewhere"
                 flight.running.cancel()
 
-    async def _announce(self) -> None:
-        now = time.monotonic()
-        for flight in list(self._flights.values()):
-            if not flight.announced and now - flight.began >= ANNOUNCE_AFTER:
-                await self._announce_one(flight)
-
-    async def _announce_one(self, flight: Flight) -> None:
-        flight.announced = True
-        try:
-            await self._emit(flight, EventKind.STARTED, None)
-        except (Unavailable, Overloaded):
-            flight.announced = False
-
-    async def _emit(self, flight: Flight, kind: EventKind, detail: dict[str, Any] | None) -> bool:
-        """Say something about a run; False when it is no longer ours to speak of."""
-        now = datetime.now(UTC)
-        event = TaskEvent(
-            task_id=flight.task.task_id,
-            agent=flight.task.agent,
-            event=kind,
-            at=now,
-            attempt=flight.attempt,
-            crashes=flight.crashes,
-            worker=self.consumer.name,
-            started_at=flight.started_at,
-            detail=detail,
-        )
-        keys = self.streams.keys
-        said = await self.streams.run(
-            "emit",
-            [flight.delivery.stream, keys.marker(flight.task.task_id), keys.results],
-            [
-                self.consumer.group,
-                self.consumer.name,
-                flight.delivery.entry_id,
-                flight.delivery.count,
-                new_id(),
-                dump(event),
-                self.consumer.name,
-                iso(now),
-            ],
-        )
-        return bool(said)
-
-    async def _promote(self) -> float | None:
-        """Publish what is due; seconds until the next is, if sooner than the next sweep."""
-        keys = self.streams.keys
-        moved, next_ms = await self.streams.run(
-            "promote",
-            [keys.delayed, keys.delayed_bodies],
-            [PROMOTE_COUNT, iso(datetime.now(UTC))],
-        )
-        if moved == PROMOTE_COUNT:
-            return 0.0
-        return next_ms / 1000 if next_ms >= 0 else None
+    async def _tell_starts(self) -> None:
+        await self._voice.announce(list(self._flights.values()))
 
     async def _look(self) -> None:
         """Stop reading while Redis is nearly full or Postgres far behind; in hand goes on."""
         share = await self.streams.memory_share()
-        lag = await self.streams.lag(RESULTS, "recorder") if share < STOP_READING_AT else 0
+        lag = await self.streams.lag(RESULTS, RECORDER) if share < STOP_READING_AT else 0
         paused = None
         if share >= STOP_READING_AT:
             paused = f"Redis uses {share:.0%} of its memory"
@@ -470,24 +345,3 @@ class Dispatcher:
             logger.warning("not handed back, their lease will run out: %s", error)
             return
         logger.info("handed back %d tasks", done, extra={"event": "tasks.handed_back"})
-
-
-def before_start(
-    task: Task, *, crashes: int, taken: datetime, now: datetime, max_starts: int
-) -> Outcome | None:
-    """What ends an attempt before it starts; None: start it.
-
-    `taken`: when Redis took the entry. A message that was due by Redis' clock then is due, however
-    late this machine's clock is: otherwise it would go back and forth.
-    """
-    if crashes >= max_starts:
-        return SetAside(
-            DeadReason.CRASHED,
-            f"{crashes} starts of it did not end (AURORA_MAX_STARTS={max_starts});"
-            " its workers died or fell silent",
-        )
-    if task.expires_at is not None and task.expires_at <= now:
-        return Expired()
-    if task.run_at is not None and task.run_at > max(now, taken):
-        return Postponed()
-    return None

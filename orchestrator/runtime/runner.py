@@ -1,4 +1,7 @@
-"""Runs one attempt: whatever the agent does becomes an Outcome. Knows neither Redis nor Postgres."""
+"""Runs one attempt, and makes an Outcome of whatever the agent does.
+
+Knows neither Redis nor Postgres.
+"""
 
 import asyncio
 import inspect

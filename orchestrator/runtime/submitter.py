@@ -131,7 +131,7 @@ class TaskSubmitter:
         *,
         since: str | None,
         timeout: float | None,
-        recorded: bool,  # noqa: ASYNC109 - the caller's word
+        recorded: bool,
     ) -> TaskEvent:
         """Wait for the task's end. Raises TimeoutError after `timeout` seconds."""
         async with asyncio.timeout(timeout):

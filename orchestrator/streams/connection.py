@@ -1,4 +1,4 @@
-"""Connections to Redis or Valkey: commands, blocking reads, scripts; and whether the server will do.
+"""Connections to Redis or Valkey, for commands, scripts and blocking reads.
 
 Commands and blocking reads never share a connection, and no client retries by itself: a retried
 XADD is a duplicate, and a read that is given up strands entries (measured: 11 % of sparse
@@ -17,11 +17,15 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
-    ConnectionError as RedisConnectionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
@@ -103,7 +107,8 @@ class Streams:
             )
         if info.get("redis_mode") == "cluster" and not self.keys.prefix.startswith("{"):
             raise UnsuitableServer(
-                f"on a cluster the prefix needs a hash tag: set AURORA_PREFIX={{{self.keys.prefix}}}"
+                "on a cluster the prefix needs a hash tag:"
+                f" set AURORA_PREFIX={{{self.keys.prefix}}}"
             )
         return f"{name} {version}"
 
@@ -153,7 +158,7 @@ async def translated() -> AsyncIterator[None]:
     """Redis' errors in our words; ResponseError stays, its text is the caller's to read."""
     try:
         yield
-    except (AuthenticationError,) as error:
+    except AuthenticationError as error:
         raise ConfigurationError(
             f"Redis refused the login: {error}; check the user and password in AURORA_REDIS_URL"
         ) from error

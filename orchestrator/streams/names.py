@@ -1,4 +1,4 @@
-"""The five streams: what each is for, who writes, which groups must read it, how long it is kept."""
+"""The five streams: what each is for, who writes and who must read it, how long it is kept."""
 
 from dataclasses import dataclass
 from datetime import timedelta

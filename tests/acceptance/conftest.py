@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+
 from orchestrator.app import Parts
 from orchestrator.db import schema
 from orchestrator.embedded.postgres import EmbeddedPostgres
 from orchestrator.embedded.valkey import EmbeddedValkey
 from orchestrator.registry import AgentRegistry, load_agents
 from orchestrator.settings import Settings
-from sqlalchemy import text
-
 from tests.support import wait_until
 
 ROOT = Path(__file__).parent.parent.parent

@@ -1,4 +1,4 @@
-"""One role in one real process: `python -m tests.acceptance.role worker`, settings by environment."""
+"""Roles in one real process: `python -m tests.acceptance.role worker`, settings by environment."""
 
 import asyncio
 import logging

@@ -11,10 +11,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from orchestrator.streams.names import STREAMS
-from orchestrator.task import Durability, new_id
 from pydantic_core import to_json
 
+from orchestrator.errors import Unavailable
+from orchestrator.streams.names import STREAMS
+from orchestrator.task import Durability, new_id
 from tests.acceptance.conftest import LEASE, System
 from tests.acceptance.working_agents import (
     Block,
@@ -41,7 +42,7 @@ async def submit(system: System, agent, jobs, durability=Durability.DATABASE) ->
 
 
 async def test_a_killed_workers_tasks_start_again_within_the_lease_and_two_seconds(system):
-    """P5, P2: 50 running tasks, SIGKILL, another worker alive: each re-started in time, one row each."""
+    """P5, P2: 50 running, SIGKILL, another worker alive: each re-started in time, one row each."""
     system.start("recorder")
     first = system.start("worker")
     jobs = [Job(n=n, seconds=3.0, ledger=str(system.ledger())) for n in range(50)]
@@ -205,9 +206,7 @@ async def test_sigterm_hands_back_what_does_not_finish(system):
 
 
 async def test_postgres_away_under_load_loses_nothing(system):
-    """P1: Postgres killed for some seconds under load: refused or recorded, never accepted and lost."""
-    from orchestrator.errors import Unavailable
-
+    """P1: Postgres killed under load: refused or recorded, never accepted and lost."""
     system.start("recorder")
     system.start("worker")
     accepted: list[str] = []

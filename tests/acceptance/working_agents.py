@@ -10,8 +10,9 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from orchestrator import Agent, Retry, RunContext
 from pydantic import BaseModel
+
+from orchestrator import Agent, Retry, RunContext
 
 
 class Job(BaseModel):

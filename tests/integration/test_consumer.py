@@ -3,13 +3,13 @@
 from datetime import timedelta
 
 import pytest
+
 from orchestrator.errors import UnsuitableServer
 from orchestrator.streams.consumer import Consumer
 from orchestrator.streams.housekeeping import consumers_retired, trim
 from orchestrator.streams.names import ALERTS, ORCHESTRATOR, RECORDER, TASKS, Keys
 from orchestrator.streams.publisher import Publisher
 from orchestrator.task import Priority, Task, new_id
-
 from tests.support import wait_until
 
 LEASE = timedelta(milliseconds=40)

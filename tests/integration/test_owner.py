@@ -3,7 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from orchestrator.outcome import Completed, Outcome, Retrying, Fault
+
+from orchestrator.event import EventKind, TaskEvent
+from orchestrator.outcome import Completed, Fault, Outcome, Retrying
 from orchestrator.runtime.completion import Completion, Ending
 from orchestrator.runtime.lease import Held, hand_back
 from orchestrator.streams.arbiter import Arbiter
@@ -12,7 +14,6 @@ from orchestrator.streams.consumer import Consumer, Delivery
 from orchestrator.streams.message import decode, decode_event, decode_task
 from orchestrator.streams.names import ORCHESTRATOR, RECORDER, RESULTS, TASKS
 from orchestrator.streams.publisher import Publisher
-from orchestrator.event import EventKind, TaskEvent
 from orchestrator.task import Task, TaskState, new_id
 
 LEASE = timedelta(milliseconds=50)

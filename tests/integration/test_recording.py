@@ -1,10 +1,12 @@
-"""The recorder and the reconciler against real servers: commit first, and only then what follows."""
+"""The recorder and the reconciler on real servers: commit first, then what follows."""
 
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
+
 from orchestrator.app import Parts, recorder, worker
 from orchestrator.client import set_submitter
 from orchestrator.db.reconciling import OpenTasks
@@ -14,8 +16,6 @@ from orchestrator.services.reconciler import Reconciler
 from orchestrator.services.recorder import Recorder
 from orchestrator.streams.names import RECORDER, RESULTS
 from orchestrator.task import Durability, Task, TaskState, new_id
-from sqlalchemy import text
-
 from tests.integration.test_spine import Shout, Text, rows, running
 from tests.support import wait_until
 

@@ -5,15 +5,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from orchestrator import Agent, Retry, RunContext, TaskState
+from pydantic import BaseModel
+from sqlalchemy import text
+
+from orchestrator import Agent, RunContext, TaskState
 from orchestrator.app import Parts, recorder, worker
+from orchestrator.client import set_submitter
 from orchestrator.db.session import Database
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.service import run_services
 from orchestrator.settings import Settings
-from pydantic import BaseModel
-from sqlalchemy import text
-
 from tests.support import wait_until
 
 
@@ -27,7 +28,9 @@ class Shout(Agent[Text, Text]):
 
 
 @asynccontextmanager
-async def running(settings: Settings, *agents: type, roles=(worker, recorder)) -> AsyncIterator[Parts]:
+async def running(
+    settings: Settings, *agents: type, roles=(worker, recorder)
+) -> AsyncIterator[Parts]:
     parts = Parts(settings, role="test", registry=AgentRegistry(agents))
     await parts.streams.ensure_all_groups()
     services = [service for role in roles for service in await role(parts)]
@@ -50,8 +53,6 @@ async def rows(database: Database, sql: str, **params):
 async def test_a_submitted_task_is_run_and_recorded(settings, database, streams, durability):
     """delay -> result in the caller's hand -> rows in tasks and results, and the audit of both."""
     async with running(settings, Shout) as parts:
-        from orchestrator.client import set_submitter
-
         set_submitter(parts.submitter)
         handle = await Shout.apply_async(Text(text="hello"), durability=durability)
         assert (await handle.get(timeout=10)).text == "HELLO"
@@ -64,9 +65,7 @@ async def test_a_submitted_task_is_run_and_recorded(settings, database, streams,
             lambda: rows(database, "SELECT action FROM audit_events ORDER BY at"), what="audit"
         )
         assert [each["action"] for each in actions] == ["task.queued", "task.succeeded"]
-        await wait_until(
-            lambda: _empty(parts), what="tasks stream empty"
-        )
+        await wait_until(lambda: _empty(parts), what="tasks stream empty")
 
 
 async def _empty(parts):

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from orchestrator.errors import DeadReason
 from orchestrator.event import DeadLetter, EventKind, TaskEvent
 from orchestrator.record import HeardEvent, SeenTask, TaskRecord, fold
@@ -70,7 +72,7 @@ def test_any_order_and_any_batches_come_to_one_end(order, cuts):
     """At least once, from two streams at once: one end, what was asked for, one result."""
     memory = Memory()
     edges = [0, *sorted(cuts), len(order)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         if start < end:
             memory.take(order[start:end])
 

@@ -4,11 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from orchestrator.db.bulk import json_text
 from orchestrator.errors import DeadReason
 from orchestrator.outcome import Expired, Postponed, SetAside
 from orchestrator.retry import Retry
-from orchestrator.runtime.dispatcher import before_start
+from orchestrator.runtime.flight import before_start
 from orchestrator.streams.lanes import steps
 from orchestrator.streams.names import Keys
 from orchestrator.task import Priority, Task, TaskState, progress

@@ -1,0 +1,110 @@
+"""One attempt in hand: how a delivery becomes one, or what ends it before it starts."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from orchestrator.errors import DeadReason, Rejected
+from orchestrator.outcome import Expired, Outcome, Postponed, SetAside
+from orchestrator.registry import AgentRegistry
+from orchestrator.runtime.completion import Ending
+from orchestrator.streams.consumer import Delivery
+from orchestrator.streams.message import decode, decode_task, entry_time
+from orchestrator.task import Task, derived_id
+
+
+@dataclass(slots=True, kw_only=True)
+class Flight:
+    """A task that this worker owns an entry of, from its reading to its ending."""
+
+    delivery: Delivery
+    task: Task
+    digest: str
+    attempt: int
+    crashes: int
+    started_at: datetime
+    began: float = field(default_factory=time.monotonic)
+    running: "asyncio.Task[None] | None" = None
+    announced: bool = False
+    dropped: str | None = None  # why nothing is to be said at its end
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from every other: stream and entry."""
+        return self.delivery.stream, self.delivery.entry_id
+
+    def ending(self, outcome: Outcome, *, ends_task: bool = True) -> Ending:
+        """This attempt and what it came to, now."""
+        return Ending(
+            delivery=self.delivery,
+            outcome=outcome,
+            attempt=self.attempt,
+            crashes=self.crashes,
+            task=self.task,
+            task_id=self.task.task_id,
+            started_at=self.started_at,
+            finished_at=datetime.now(UTC),
+            ends_task=ends_task,
+        )
+
+
+def board(
+    delivery: Delivery, registry: AgentRegistry, *, max_payload: int, max_starts: int
+) -> Flight | Ending:
+    """A flight that may start, or the ending of what may not: unreadable, unknown, too late."""
+    now = datetime.now(UTC)
+    task_id = derived_id(delivery.stream, delivery.entry_id)
+    earlier = delivery.count - 1  # deliveries of this entry whose run did not end
+    task: Task | None = None
+    outcome: Outcome | None
+    try:
+        message = decode(
+            delivery.fields, stream=delivery.stream, entry_id=delivery.entry_id, limit=max_payload
+        )
+        task_id = message.id
+        task = decode_task(message)
+        task_id = task.task_id
+        registry.get(task.agent)
+        outcome = before_start(
+            task,
+            crashes=task.crashes + earlier,
+            taken=entry_time(delivery.entry_id),
+            now=now,
+            max_starts=max_starts,
+        )
+    except Rejected as error:
+        outcome = SetAside(error.reason, str(error))
+    attempt = task.attempt + earlier if task else 1
+    crashes = task.crashes + earlier if task else 0
+    if task is not None and outcome is None:
+        return Flight(
+            delivery=delivery, task=task, digest=task.digest, attempt=attempt, crashes=crashes,
+            started_at=now,
+        )  # fmt: skip
+    assert outcome is not None  # noqa: S101 - an unreadable entry was set aside above
+    return Ending(
+        delivery=delivery, outcome=outcome, attempt=attempt, crashes=crashes, task=task,
+        task_id=task_id, finished_at=now, ends_task=task is not None,
+    )  # fmt: skip
+
+
+def before_start(
+    task: Task, *, crashes: int, taken: datetime, now: datetime, max_starts: int
+) -> Outcome | None:
+    """What ends an attempt before it starts; None: start it.
+
+    `taken`: when Redis took the entry. A message that was due by Redis' clock then is due, however
+    late this machine's clock is: otherwise it would go back and forth.
+    """
+    if crashes >= max_starts:
+        return SetAside(
+            DeadReason.CRASHED,
+            f"{crashes} starts of it did not end (AURORA_MAX_STARTS={max_starts});"
+            " its workers died or fell silent",
+        )
+    if task.expires_at is not None and task.expires_at <= now:
+        return Expired()
+    if task.run_at is not None and task.run_at > max(now, taken):
+        return Postponed()
+    return None

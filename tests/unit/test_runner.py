@@ -1,0 +1,138 @@
+"""One attempt: whatever the agent does becomes an Outcome."""
+
+import asyncio
+import sys
+from datetime import timedelta
+
+import pytest
+from pydantic import BaseModel
+
+from orchestrator import Agent, GiveUp, Retry, RetryLater, RunContext
+from orchestrator.errors import ConfigurationError, InvalidInput
+from orchestrator.outcome import Completed, Failed, Retrying, SetAside
+from orchestrator.testing import run_agent
+
+
+class Word(BaseModel):
+    word: str
+
+
+class Base(Agent[Word, Word]):
+    retry = Retry(max_attempts=2, jitter=lambda: 1.0)
+    timeout = timedelta(milliseconds=50)
+
+    async def run(self, task_input: Word, ctx: RunContext) -> Word:
+        return await self.act(task_input, ctx)
+
+    async def act(self, task_input: Word, ctx: RunContext) -> Word:
+        await ctx.progress(done=1)
+        found = await ctx.query("SELECT 1")
+        return Word(word=task_input.word.upper() + str(len(found)))
+
+
+def agent_that(act):
+    return type("That", (Base,), {"act": act, "name": "that"})()
+
+
+async def test_it_completes():
+    """Output validated and serialised, progress heard, rows read."""
+    ran = await run_agent(Base(), Word(word="a"), rows=[{"x": 1}])
+    assert isinstance(ran.outcome, Completed)
+    assert ran.output == Word(word="A1")
+    assert ran.progress == ({"done": 1},)
+
+
+async def test_an_error_is_retried_and_then_fails():
+    """By the agent's policy; the fault keeps type, message and the line."""
+
+    async def act(self, task_input, ctx):
+        raise ValueError("no such host")
+
+    first = (await run_agent(agent_that(act), Word(word="a"))).outcome
+    last = (await run_agent(agent_that(act), Word(word="a"), attempt=2)).outcome
+    assert isinstance(first, Retrying)
+    assert first.delay == timedelta(seconds=1)
+    assert isinstance(last, Failed)
+    assert (last.fault.type, last.fault.message) == ("ValueError", "no such host")
+    assert "no such host" in (last.fault.traceback or "")
+
+
+async def test_a_timeout_is_told_as_one():
+    """Not done in time: retried, and the fault names the setting."""
+
+    async def act(self, task_input, ctx):
+        await asyncio.sleep(10)
+
+    outcome = (await run_agent(agent_that(act), Word(word="a"))).outcome
+    assert isinstance(outcome, Retrying)
+    assert outcome.fault.type == "Timeout"
+    assert "that.timeout" in outcome.fault.message
+
+
+async def test_the_agents_own_timeout_error_is_its_own():
+    """A TimeoutError that agent code raises is not taken for ours."""
+
+    async def act(self, task_input, ctx):
+        raise TimeoutError("the lookup took too long")
+
+    outcome = (await run_agent(agent_that(act), Word(word="a"))).outcome
+    assert isinstance(outcome, Retrying)
+    assert outcome.fault.type == "TimeoutError"
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [(GiveUp("hopeless"), Failed), (RetryLater(after=timedelta(seconds=7)), Retrying)],
+)
+async def test_the_agent_decides(raised, expected):
+    """GiveUp fails at once; RetryLater waits as long as it says."""
+
+    async def act(self, task_input, ctx):
+        raise raised
+
+    outcome = (await run_agent(agent_that(act), Word(word="a"))).outcome
+    assert isinstance(outcome, expected)
+    if isinstance(outcome, Retrying):
+        assert outcome.delay == timedelta(seconds=7)
+
+
+async def test_sys_exit_does_not_end_the_worker():
+    """F31: SystemExit in a coroutine would end the loop and cancel the neighbours."""
+
+    async def act(self, task_input, ctx):
+        sys.exit(3)
+
+    outcome = (await run_agent(agent_that(act), Word(word="a"))).outcome
+    assert isinstance(outcome, Retrying)
+    assert outcome.fault.type == "SystemExit"
+
+
+async def test_an_output_of_the_wrong_type_is_a_fault():
+    """Typed out as well as in."""
+
+    async def act(self, task_input, ctx):
+        return {"word": ["not", "a", "string"]}
+
+    outcome = (await run_agent(agent_that(act), Word(word="a"))).outcome
+    assert isinstance(outcome, Retrying)
+    assert "output type refuses" in outcome.fault.message
+
+
+async def test_invalid_input_is_set_aside_and_names_the_field():
+    """P10, at the runner's door."""
+    with pytest.raises(InvalidInput, match="/word"):
+        Base.load_input({"word": 1})
+    assert SetAside
+
+
+def test_names():
+    """Default name in snake_case; what could not be a name is refused at import."""
+
+    class LongName(Agent[Word, Word]):
+        pass
+
+    assert LongName.name == "long_name"
+    with pytest.raises(ConfigurationError, match="use letters"):
+        type("Bad", (Base,), {"name": "no spaces"})
+    with pytest.raises(ConfigurationError, match="is a priority"):
+        type("Bad", (Base,), {"name": "b", "queue": "high"})
