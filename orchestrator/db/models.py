@@ -187,7 +187,7 @@ class ScheduleTickRow(Base):
     schedule_id: Mapped[str] = _id(primary_key=True)
     fire_at: Mapped[datetime] = mapped_column(primary_key=True)
     revision: Mapped[int]
-    outcome: Mapped[str]  # "fired", "missed", "skipped"
+    outcome: Mapped[str]  # "fired", "waiting" (for the one before it), "missed", "skipped"
     reason: Mapped[str | None]
     task_id: Mapped[str | None] = _id()
     decided_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,167 @@
+"""Teeth: each guard is taken away in a copy of the tree, and the test that holds it must go red.
+
+A test that never failed is no test. Each mutant is one replacement in one file, which must match
+exactly once, so that a mutant that no longer applies is an error and not a pass.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+COPIED = ("orchestrator", "agents", "migrations", "tests", "pyproject.toml", "alembic.ini")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One guard, how it is removed, and the test that must notice."""
+
+    promise: str
+    file: str
+    guard: str
+    without: str
+    test: str
+
+
+MUTANTS = {
+    "no owner check": Mutant(
+        "P2",
+        "orchestrator/streams/scripts/finish.lua",
+        "if not owned(stream, id, count, marker, attempt) then",
+        "if false then",
+        "tests/integration/test_owner.py::test_who_lost_the_entry_says_nothing_and_acknowledges_nothing",
+    ),
+    "the consumer's name as the only fence": Mutant(
+        "P2",
+        "orchestrator/streams/scripts/finish.lua",
+        "return found[1][2] == consumer and tonumber(found[1][4]) == count",
+        "return found[1][2] == consumer",
+        "tests/integration/test_owner.py::test_the_consumers_name_is_no_fence",
+    ),
+    "no end marker": Mutant(
+        "P2",
+        "orchestrator/streams/scripts/finish.lua",
+        "elseif ended and kind ~= 'reject' then",
+        "elseif false then",
+        "tests/integration/test_owner.py::test_two_entries_of_one_task_have_one_end",
+    ),
+    "a second end overwrites the first": Mutant(
+        "P2",
+        "orchestrator/record.py",
+        "        if record.state.is_terminal:\n            self._superseded(record, heard)\n            return\n",
+        "",
+        "tests/unit/test_record.py::test_the_first_end_stays",
+    ),
+    "deleted when one group has acknowledged": Mutant(
+        "P3",
+        "orchestrator/streams/scripts/finish.lua",
+        "  if not others.complete then return end\n",
+        "  redis.call('XDEL', stream, id)\n  if not others.complete then return end\n",
+        "tests/integration/test_owner.py::test_nothing_is_deleted_before_every_group_has_acknowledged",
+    ),
+    "a missing group holds nothing back": Mutant(
+        "P3",
+        "orchestrator/streams/scripts/finish.lua",
+        "if not names[ARGV[6 + i]] then known.complete = false end",
+        "",
+        "tests/integration/test_owner.py::test_a_missing_group_keeps_everything",
+    ),
+    "acknowledged before the commit": Mutant(
+        "P4",
+        "orchestrator/services/recorder.py",
+        "        said = False\n        while True:\n",
+        "        said = False\n        await self.consumer.acknowledge(batch)\n        while True:\n",
+        "tests/integration/test_recording.py::test_nothing_is_acknowledged_before_it_is_committed",
+    ),
+    "no reconciler": Mutant(
+        "P1",
+        "orchestrator/services/reconciler.py",
+        "        await self.publisher.publish_many(messages)\n",
+        "",
+        "tests/integration/test_recording.py::test_a_row_without_a_message_is_published",
+    ),
+    "a reconciler that does not wait for the recorder": Mutant(
+        "P1",
+        "orchestrator/services/reconciler.py",
+        "if not await recorded_past(self.streams, self._observed.marks):",
+        "if False:",
+        "tests/integration/test_recording.py::test_a_lost_message_is_published_again_and_a_slow_recorder_is_waited_for",
+    ),
+    "no lease thread": Mutant(
+        "P5",
+        "orchestrator/runtime/lease.py",
+        "                await self._renew(streams)\n",
+        "",
+        "tests/acceptance/test_promises.py::test_an_agent_that_blocks_the_loop_is_run_once",
+    ),
+    "claims from 0-0 each time": Mutant(
+        "P5",
+        "orchestrator/streams/consumer.py",
+        'self._cursors.get(key, "0-0"),',
+        '"0-0",',
+        "tests/integration/test_consumer.py::test_claims_behind_a_window_of_renewed_entries",
+    ),
+    "no limit on starts": Mutant(
+        "P6",
+        "orchestrator/runtime/flight.py",
+        "if crashes >= max_starts:",
+        "if False:",
+        "tests/unit/test_rules.py::test_what_ends_an_attempt_before_it_starts",
+    ),
+    "no admission control": Mutant(
+        "P8",
+        "orchestrator/runtime/submitter.py",
+        "if self._memory_share >= REFUSE_AT:",
+        "if False:",
+        "tests/integration/test_recording.py::test_submission_is_refused_while_redis_is_nearly_full",
+    ),
+    "one bad row fails its batch": Mutant(
+        "P10",
+        "orchestrator/services/recorder.py",
+        "            if len(batch) > 1:\n",
+        "            if False:\n",
+        "tests/integration/test_recording.py::test_one_bad_row_does_not_hold_up_its_batch",
+    ),
+    "infinity is let in": Mutant(
+        "P10",
+        "orchestrator/streams/message.py",
+        "if _HUGE.search(raw) and _holds_infinity(data):",
+        "if False:",
+        "tests/unit/test_message.py::test_json_that_is_none",
+    ),
+}
+
+
+@pytest.mark.mutants
+@pytest.mark.parametrize("name", MUTANTS)
+def test_without_its_guard_the_promise_breaks(name, tmp_path):
+    """The test that holds the promise goes red."""
+    mutant = MUTANTS[name]
+    for part in COPIED:
+        source, target = ROOT / part, tmp_path / part
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    changed = tmp_path / mutant.file
+    text = changed.read_text()
+    assert text.count(mutant.guard) == 1, f"the guard is not found once in {mutant.file}"
+    changed.write_text(text.replace(mutant.guard, mutant.without))
+
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", mutant.test],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+
+    # 1: tests ran and some failed. Anything else would be a broken mutant, not a bitten one.
+    assert ran.returncode == 1, f"{mutant.promise}: survived\n{ran.stdout[-3000:]}"
