@@ -153,6 +153,13 @@ class Streams:
             await client.aclose()
 
 
+# Replies that pass by themselves: a failover, a full disk, a script of somebody else's that runs on.
+_PASSING = (
+    "NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "UNKILLABLE",
+    "LOADING", "READONLY",
+)  # fmt: skip
+
+
 @asynccontextmanager
 async def translated() -> AsyncIterator[None]:
     """Redis' errors in our words; ResponseError stays, its text is the caller's to read."""
@@ -168,6 +175,10 @@ async def translated() -> AsyncIterator[None]:
         raise Unavailable("Redis", str(error)) from error
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
         raise Unavailable("Redis", f"{error} (AURORA_REDIS_URL)") from error
+    except ResponseError as error:
+        if str(error).startswith(_PASSING):
+            raise Unavailable("Redis", str(error)) from error
+        raise
 
 
 def is_missing_group(error: RedisError) -> bool:

@@ -18,6 +18,7 @@ from orchestrator.app import Parts
 from orchestrator.db import schema
 from orchestrator.embedded.postgres import EmbeddedPostgres
 from orchestrator.embedded.valkey import EmbeddedValkey
+from orchestrator.errors import Unavailable
 from orchestrator.registry import AgentRegistry, load_agents
 from orchestrator.settings import Settings
 from tests.support import wait_until
@@ -63,7 +64,13 @@ class System:
         }
 
     async def rows(self, sql: str, **params: Any) -> list[dict[str, Any]]:
-        """What Postgres says."""
+        """What Postgres says; asked again where the connection is one from before its death."""
+        try:
+            return await self._rows(sql, params)
+        except Unavailable:
+            return await self._rows(sql, params)
+
+    async def _rows(self, sql: str, params: dict[str, Any]) -> list[dict[str, Any]]:
         async with self.parts.database.transaction() as connection:
             return [dict(row._mapping) for row in await connection.execute(text(sql), params)]
 

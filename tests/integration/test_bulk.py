@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from orchestrator.db.bulk import Insert
 from sqlalchemy import text
+
+from orchestrator.db.bulk import Insert
 
 
 @dataclass
@@ -45,7 +46,8 @@ async def test_what_goes_in_comes_out(database, rows):
     async with database.transaction() as connection:
         await connection.execute(
             text(
-                "CREATE TEMP TABLE kept (id text, body text, number bigint, json jsonb) ON COMMIT DROP"
+                "CREATE TEMP TABLE kept (id text, body text, number bigint, json jsonb)"
+                " ON COMMIT DROP"
             )
         )
         await INSERT.run(connection, rows)

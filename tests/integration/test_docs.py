@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from orchestrator.client import set_submitter
 
+from orchestrator.client import set_submitter
 from tests.integration.test_spine import Shout, Text, rows, running
 
 ROOT = Path(__file__).parent.parent.parent

@@ -57,7 +57,7 @@ class Member:
         task = task_of(delivery)
         self.completion.add(
             Ending(
-                delivery=delivery, outcome=outcome or Completed(b'{"by":"%s"}' % self.consumer.name.encode()),
+                delivery=delivery, outcome=outcome or Completed(b"{}"),
                 task=task, task_id=task.task_id, attempt=task.attempt + delivery.count - 1,
                 finished_at=datetime.now(UTC),
             )
@@ -230,7 +230,7 @@ async def test_a_retry_waits_and_comes_back_as_the_next_attempt(streams, two, ta
 
 async def test_renewal_keeps_what_is_owned_and_names_what_is_lost(streams, two, task):
     """The lease: idle goes to zero, the delivery counter stays, an ended task is named."""
-    a, b = two
+    a, _ = two
     delivery = await a.take()
     marker = streams.keys.marker(task.task_id)
     await a.begin(delivery)
