@@ -26,7 +26,7 @@ class Handle(Generic[OutputT]):
         """The task's id."""
         return self.receipt.task_id
 
-    async def get(self, timeout: float | None = None, *, recorded: bool = False) -> OutputT:  # noqa: ASYNC109 - Celery's word
+    async def get(self, timeout: float | None = None, *, recorded: bool = False) -> OutputT:
         """The result, validated as the agent's output type.
 
         `timeout` is in seconds. With `recorded=True` it returns once the row is committed.

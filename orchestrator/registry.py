@@ -101,7 +101,7 @@ def _expose(folder: Path) -> None:
 def _import(name: str, shown: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:  # noqa: BLE001 - whatever a user's module raises, told with its line
+    except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{last.filename}, line {last.lineno}"
         if isinstance(error, SyntaxError) and error.filename:

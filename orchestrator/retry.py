@@ -28,7 +28,7 @@ class Retry:
         return backoff * (0.5 + self.jitter() / 2)
 
 
-class RetryLater(Exception):  # noqa: N818 - read as a sentence: raise RetryLater(after=...)
+class RetryLater(Exception):
     """Raised by agent code: end this attempt and try again after `after` (default: the policy's).
 
     It uses up an attempt; when none is left the task fails.
@@ -39,5 +39,5 @@ class RetryLater(Exception):  # noqa: N818 - read as a sentence: raise RetryLate
         super().__init__(message)
 
 
-class GiveUp(Exception):  # noqa: N818
+class GiveUp(Exception):
     """Raised by agent code: fail now, whatever attempts are left."""

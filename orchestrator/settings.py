@@ -32,7 +32,7 @@ NOT_SETTINGS = ("AURORA_API_URL", "AURORA_API_KEY", "AURORA_TEST_", "AURORA_DEV_
 
 
 def _seconds(value: Any) -> Any:
-    """ "15" and "0.5" mean seconds, as numbers do; ISO 8601 ("PT15S") is understood too."""
+    """Take a number in a text as seconds; ISO 8601 ("PT15S") is left to pydantic."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:

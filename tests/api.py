@@ -38,7 +38,7 @@ class Echo(Agent[Words, str]):
 
     schedules = (crontab("0 6 * * *", input={"text": "good morning"}),)
 
-    async def run(self, task_input: Words, ctx: RunContext) -> str:  # noqa: ARG002 - the contract
+    async def run(self, task_input: Words, ctx: RunContext) -> str:
         return task_input.text * task_input.times
 
 
@@ -48,7 +48,7 @@ class Anything(Agent[dict[str, Any], Any]):
     name = "anything"
     queue = "side"
 
-    async def run(self, task_input: dict[str, Any], ctx: RunContext) -> Any:  # noqa: ARG002 - the contract
+    async def run(self, task_input: dict[str, Any], ctx: RunContext) -> Any:
         return task_input
 
 

@@ -8,12 +8,12 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
+
 from orchestrator.db import schema
 from orchestrator.db.session import Database
 from orchestrator.settings import Settings
 from orchestrator.streams.connection import Streams
 from orchestrator.streams.names import Keys
-
 from tests.servers import Servers, start_servers
 
 TEMPLATE = "aurora_template"

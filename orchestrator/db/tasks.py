@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import event, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
 
 from orchestrator.db.models import ResultRow, TaskRow
 from orchestrator.db.recording import INSERT_AUDIT, INSERT_TASKS
@@ -15,6 +16,8 @@ from orchestrator.errors import TaskIdConflict, TaskNotFound
 from orchestrator.event import EventKind, TaskEvent
 from orchestrator.record import AuditEntry, TaskRecord, accepted, state_changed
 from orchestrator.task import Task, TaskId, TaskState, new_id
+
+Publish = Callable[[Sequence[Task]], Coroutine[Any, Any, None]]
 
 # Publishing that a commit has set off; held so that it is not collected half way.
 _publishing: set[asyncio.Task[None]] = set()
@@ -36,25 +39,47 @@ class TaskStore:
             return await accept(connection, tasks, actor=actor)
 
     async def accept_in(
-        self,
-        session: AsyncSession,
-        tasks: Sequence[Task],
-        *,
-        actor: str,
-        publish: Callable[[], Coroutine[Any, Any, None]],
+        self, session: AsyncSession, tasks: Sequence[Task], *, actor: str, publish: Publish
     ) -> dict[TaskId, bool]:
-        """The same inside the caller's transaction; `publish` runs if and only if it commits."""
+        """The same inside the caller's transaction; `publish` gets what has been committed."""
         created = await accept(await session.connection(), tasks, actor=actor)
-        loop = asyncio.get_running_loop()
+        pending = session.sync_session.info.setdefault("aurora_pending", {})
+        if not pending:
+            self._publish_at_commit(session, publish)
+        pending.update({task.task_id: task for task in tasks})
+        return created
 
-        def committed(_: Any) -> None:
+    def _publish_at_commit(self, session: AsyncSession, publish: Publish) -> None:
+        sync, loop = session.sync_session, asyncio.get_running_loop()
+        pending: dict[TaskId, Task] = sync.info["aurora_pending"]
+
+        async def publish_committed() -> None:
+            # Asked of the rows: the release of a savepoint is told as a commit, and what was
+            # rolled back in one is not told at all.
+            kept = await self._existing(list(pending))
+            await publish([task for task_id in kept if (task := pending.pop(task_id, None))])
+
+        def committed(_: Session) -> None:
             # Should this process die before it has run, the reconciler publishes.
-            task = loop.create_task(publish())
+            task = loop.create_task(publish_committed())
             _publishing.add(task)
             task.add_done_callback(_publishing.discard)
 
-        event.listen(session.sync_session, "after_commit", committed, once=True)
-        return created
+        def rolled_back(_: Session) -> None:
+            pending.clear()
+
+        if not sync.info.get("aurora_listens"):
+            sync.info["aurora_listens"] = True
+            event.listen(sync, "after_commit", committed)
+            event.listen(sync, "after_rollback", rolled_back)
+
+    async def _existing(self, task_ids: Sequence[TaskId]) -> list[TaskId]:
+        async with self.database.transaction() as connection:
+            found = await connection.execute(
+                text("SELECT id::text FROM tasks WHERE id = ANY(CAST(:ids AS uuid[]))"),
+                {"ids": task_ids},
+            )
+            return [row[0] for row in found]
 
     async def state(self, task_id: TaskId) -> TaskState | None:
         """Where the task stands, None without a row."""

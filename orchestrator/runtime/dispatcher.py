@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,7 +17,7 @@ from orchestrator.client import Submitter, set_submitter
 from orchestrator.context import Query, RunContext
 from orchestrator.errors import DeadReason, Overloaded, Unavailable
 from orchestrator.event import EventKind
-from orchestrator.outcome import Outcome, SetAside, Superseded
+from orchestrator.outcome import Failed, Fault, Outcome, SetAside, Superseded
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.completion import Completion, Ending
 from orchestrator.runtime.flight import Flight, board
@@ -112,20 +112,29 @@ class Dispatcher:
         set_submitter(self.submitter)
         await self._watch_lanes()
         self.lease.start()
-        told = asyncio.create_task(self._completion.run(), name="completion")
-        timed = [
-            asyncio.create_task(every(0.25, self._tell_starts, stop=self._stop, name="announce")),
-            asyncio.create_task(every(1.0, self._look, stop=self._stop, name="look")),
+        background = [
+            self._beside(self._completion.run(), name="completion"),
+            self._beside(
+                every(0.25, self._tell_starts, stop=self._stop, name="starts"), name="starts"
+            ),
+            self._beside(every(1.0, self._look, stop=self._stop, name="look"), name="look"),
         ]
         try:
             while not self._stop:
                 await self._take()
             await self._drain()
         finally:
+            self._stop.set()
             self._completion.stop()
-            await told
-            await asyncio.gather(*timed)
+            # An error of one of them is the worker's: it is raised here, and ends the process.
+            await asyncio.gather(*background)
             await self.lease.stop()
+
+    def _beside(self, work: Coroutine[Any, Any, None], *, name: str) -> "asyncio.Task[None]":
+        """Run beside the reading; should it end by an error, reading ends too."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(lambda done: self.stop() if _failed(done) else None)
+        return task
 
     async def _watch_lanes(self) -> None:
         lanes = {key: TASKS for queue in self.queues for key in self.streams.keys.lanes(queue)}
@@ -215,6 +224,7 @@ class Dispatcher:
             deadline=flight.began + agent.timeout.total_seconds(),
         )
         flight.running = asyncio.create_task(self._fly(flight, agent))
+        flight.running.add_done_callback(lambda done: self._landed(flight, done))
 
     async def _fly(self, flight: Flight, agent: Agent[Any, Any]) -> None:
         """One attempt from its start to its ending."""
@@ -233,6 +243,15 @@ class Dispatcher:
                 raise
             outcome = Superseded(flight.dropped)
         self._completion.add(flight.ending(outcome))
+
+    def _landed(self, flight: Flight, done: "asyncio.Task[None]") -> None:
+        """A fault of ours on the way must not keep the slot and the lease for ever."""
+        if (error := _failed(done)) is None:
+            return
+        logger.error("task %s: our fault", flight.task.task_id, exc_info=error,
+                     extra={"event": "dispatcher.surprised"})  # fmt: skip
+        fault = Fault(type=type(error).__name__, message=f"a fault in the worker: {error}")
+        self._completion.add(flight.ending(Failed(fault)))
 
     async def _attempt(self, flight: Flight, agent: Agent[Any, Any]) -> Outcome:
         flight.started_at = datetime.now(UTC)
@@ -345,3 +364,7 @@ class Dispatcher:
             logger.warning("not handed back, their lease will run out: %s", error)
             return
         logger.info("handed back %d tasks", done, extra={"event": "tasks.handed_back"})
+
+
+def _failed(done: "asyncio.Task[None]") -> BaseException | None:
+    return None if done.cancelled() else done.exception()

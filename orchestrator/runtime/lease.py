@@ -90,9 +90,13 @@ class Lease:
             try:
                 await self._renew(streams)
                 due = time.monotonic() + period
-            except (Unavailable, Overloaded) as error:
+            except Exception as error:
+                # Whatever it is: a thread that ends here would lose every lease in silence.
                 # Soon again: a lease lasts three periods, an outage should not cost one.
-                logger.warning("lease not renewed: %s", error, extra={"event": "lease.late"})
+                logger.warning(
+                    "lease not renewed: %s", error, exc_info=not isinstance(error, Unavailable),
+                    extra={"event": "lease.late"},
+                )  # fmt: skip
                 due = time.monotonic() + min(1.0, period / 4)
         await streams.close()
 

@@ -38,7 +38,7 @@ class Store(Protocol):
         tasks: Sequence[Task],
         *,
         actor: str,
-        publish: Callable[[], Coroutine[Any, Any, None]],
+        publish: Callable[[Sequence[Task]], Coroutine[Any, Any, None]],
     ) -> dict[TaskId, bool]: ...
 
     async def state(self, task_id: TaskId) -> TaskState | None: ...
@@ -83,7 +83,7 @@ class TaskSubmitter:
                 session,
                 [task],
                 actor=self.publisher.producer,
-                publish=lambda: self._publish_after_commit([task]),
+                publish=self.publish_accepted,
             )
             return Receipt(
                 task_id=task.task_id, created=created[task.task_id], state=_first_state(task)
@@ -206,9 +206,6 @@ class TaskSubmitter:
             )  # fmt: skip
             return {}
         return {task.task_id: entry for task, entry in zip(tasks, entry_ids, strict=True)}
-
-    async def _publish_after_commit(self, tasks: Sequence[Task]) -> None:
-        await self._publish_accepted(tasks)
 
     async def _first_news(self, task_id: TaskId, since: str | None) -> TaskEvent:
         """From the stream when it says so, from the record when the stream no longer does."""

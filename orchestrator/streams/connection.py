@@ -153,7 +153,7 @@ class Streams:
             await client.aclose()
 
 
-# Replies that pass by themselves: a failover, a full disk, a script of somebody else's that runs on.
+# Replies that pass by themselves: a failover, a full disk, a script of another's that runs on.
 _PASSING = (
     "NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "UNKILLABLE",
     "LOADING", "READONLY",

@@ -184,7 +184,9 @@ async def test_a_session_publishes_if_and_only_if_it_commits(parts):
     async with parts.database.sessions() as session:
         await Shout.apply_async(Text(text="no"), session=session)
         await session.rollback()
-    async with parts.database.sessions() as session:
+        async with session.begin_nested() as savepoint:
+            await Shout.apply_async(Text(text="nor this"), session=session)
+            await savepoint.rollback()
         handle = await Shout.apply_async(Text(text="yes"), session=session)
         assert await length(parts) == 0
         await session.commit()

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+OWNER = "tests/integration/test_owner.py"
+RECORDING = "tests/integration/test_recording.py"
+PROMISES = "tests/acceptance/test_promises.py"
 COPIED = ("orchestrator", "agents", "migrations", "tests", "pyproject.toml", "alembic.ini")
 
 
@@ -34,27 +37,27 @@ MUTANTS = {
         "orchestrator/streams/scripts/finish.lua",
         "if not owned(stream, id, count, marker, attempt) then",
         "if false then",
-        "tests/integration/test_owner.py::test_who_lost_the_entry_says_nothing_and_acknowledges_nothing",
+        f"{OWNER}::test_who_lost_the_entry_says_nothing_and_acknowledges_nothing",
     ),
     "the consumer's name as the only fence": Mutant(
         "P2",
         "orchestrator/streams/scripts/finish.lua",
         "return found[1][2] == consumer and tonumber(found[1][4]) == count",
         "return found[1][2] == consumer",
-        "tests/integration/test_owner.py::test_the_consumers_name_is_no_fence",
+        f"{OWNER}::test_the_consumers_name_is_no_fence",
     ),
     "no end marker": Mutant(
         "P2",
         "orchestrator/streams/scripts/finish.lua",
         "elseif ended and kind ~= 'reject' then",
         "elseif false then",
-        "tests/integration/test_owner.py::test_two_entries_of_one_task_have_one_end",
+        f"{OWNER}::test_two_entries_of_one_task_have_one_end",
     ),
     "a second end overwrites the first": Mutant(
         "P2",
         "orchestrator/record.py",
-        "        if record.state.is_terminal:\n            self._superseded(record, heard)\n            return\n",
-        "",
+        "            self._superseded(record, heard)\n            return\n",
+        "            self._superseded(record, heard)\n",
         "tests/unit/test_record.py::test_the_first_end_stays",
     ),
     "deleted when one group has acknowledged": Mutant(
@@ -62,42 +65,42 @@ MUTANTS = {
         "orchestrator/streams/scripts/finish.lua",
         "  if not others.complete then return end\n",
         "  redis.call('XDEL', stream, id)\n  if not others.complete then return end\n",
-        "tests/integration/test_owner.py::test_nothing_is_deleted_before_every_group_has_acknowledged",
+        f"{OWNER}::test_nothing_is_deleted_before_every_group_has_acknowledged",
     ),
     "a missing group holds nothing back": Mutant(
         "P3",
         "orchestrator/streams/scripts/finish.lua",
         "if not names[ARGV[6 + i]] then known.complete = false end",
         "",
-        "tests/integration/test_owner.py::test_a_missing_group_keeps_everything",
+        f"{OWNER}::test_a_missing_group_keeps_everything",
     ),
     "acknowledged before the commit": Mutant(
         "P4",
         "orchestrator/services/recorder.py",
-        "        said = False\n        while True:\n",
-        "        said = False\n        await self.consumer.acknowledge(batch)\n        while True:\n",
-        "tests/integration/test_recording.py::test_nothing_is_acknowledged_before_it_is_committed",
+        "        said = False\n",
+        "        said = False\n        await self.consumer.acknowledge(batch)\n",
+        f"{RECORDING}::test_nothing_is_acknowledged_before_it_is_committed",
     ),
     "no reconciler": Mutant(
         "P1",
         "orchestrator/services/reconciler.py",
         "        await self.publisher.publish_many(messages)\n",
         "",
-        "tests/integration/test_recording.py::test_a_row_without_a_message_is_published",
+        f"{RECORDING}::test_a_row_without_a_message_is_published",
     ),
     "a reconciler that does not wait for the recorder": Mutant(
         "P1",
         "orchestrator/services/reconciler.py",
         "if not await recorded_past(self.streams, self._observed.marks):",
         "if False:",
-        "tests/integration/test_recording.py::test_a_lost_message_is_published_again_and_a_slow_recorder_is_waited_for",
+        f"{RECORDING}::test_a_lost_message_is_published_again_and_a_slow_recorder_is_waited_for",
     ),
     "no lease thread": Mutant(
         "P5",
         "orchestrator/runtime/lease.py",
         "                await self._renew(streams)\n",
         "",
-        "tests/acceptance/test_promises.py::test_an_agent_that_blocks_the_loop_is_run_once",
+        f"{PROMISES}::test_an_agent_that_blocks_the_loop_is_run_once",
     ),
     "claims from 0-0 each time": Mutant(
         "P5",
@@ -118,14 +121,14 @@ MUTANTS = {
         "orchestrator/runtime/submitter.py",
         "if self._memory_share >= REFUSE_AT:",
         "if False:",
-        "tests/integration/test_recording.py::test_submission_is_refused_while_redis_is_nearly_full",
+        f"{RECORDING}::test_submission_is_refused_while_redis_is_nearly_full",
     ),
     "one bad row fails its batch": Mutant(
         "P10",
         "orchestrator/services/recorder.py",
         "            if len(batch) > 1:\n",
         "            if False:\n",
-        "tests/integration/test_recording.py::test_one_bad_row_does_not_hold_up_its_batch",
+        f"{RECORDING}::test_one_bad_row_does_not_hold_up_its_batch",
     ),
     "infinity is let in": Mutant(
         "P10",
