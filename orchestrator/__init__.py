@@ -29,17 +29,37 @@ Execution is at least once; the result is exactly once.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.agent import Agent
-from orchestrator.alert import Alert, AlertRule, Severity
-from orchestrator.context import RunContext
-from orchestrator.crontab import crontab
-from orchestrator.errors import OrchestratorError, TaskUnsuccessful
-from orchestrator.handle import Handle
-from orchestrator.retry import GiveUp, Retry, RetryLater
-from orchestrator.task import Durability, Priority, TaskState
-
 if TYPE_CHECKING:
+    from orchestrator.agent import Agent
+    from orchestrator.alert import Alert, AlertRule, Severity
     from orchestrator.app import connect
+    from orchestrator.context import RunContext
+    from orchestrator.cron import crontab
+    from orchestrator.errors import OrchestratorError, TaskUnsuccessful
+    from orchestrator.handle import Handle
+    from orchestrator.retry import GiveUp, Retry, RetryLater
+    from orchestrator.task import Durability, Priority, TaskState
+
+# Each name is imported when it is first asked for: `aurora --help` does not pay for pydantic, nor
+# whoever only writes agents for the clients of Redis and Postgres.
+_HOMES = {
+    "Agent": "agent",
+    "Alert": "alert",
+    "AlertRule": "alert",
+    "Durability": "task",
+    "GiveUp": "retry",
+    "Handle": "handle",
+    "OrchestratorError": "errors",
+    "Priority": "task",
+    "Retry": "retry",
+    "RetryLater": "retry",
+    "RunContext": "context",
+    "Severity": "alert",
+    "TaskState": "task",
+    "TaskUnsuccessful": "errors",
+    "connect": "app",
+    "crontab": "cron",
+}
 
 __all__ = [
     "Agent",
@@ -62,7 +82,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # `connect` pulls in Redis and Postgres clients; whoever only writes agents does not pay.
-    if name == "connect":
-        return import_module("orchestrator.app").connect
-    raise AttributeError(f"module 'orchestrator' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'orchestrator' has no attribute {name!r}")
+    return getattr(import_module(f"orchestrator.{_HOMES[name]}"), name)

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from orchestrator.alert import AlertRule
 from orchestrator.client import current_submitter
 from orchestrator.context import RunContext, current_run
-from orchestrator.crontab import Crontab
+from orchestrator.cron import Crontab
 from orchestrator.errors import ConfigurationError, InvalidInput
 from orchestrator.handle import Handle
 from orchestrator.retry import Retry

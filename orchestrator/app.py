@@ -5,22 +5,27 @@ stays small.
 """
 
 import asyncio
+import errno
 import logging
+import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.client import set_submitter
+from orchestrator.errors import ConfigurationError
 from orchestrator.registry import AgentRegistry, load_agents
 from orchestrator.runtime.dispatcher import Dispatcher, Limits
 from orchestrator.runtime.lease import Lease
 from orchestrator.runtime.runner import Runner
 from orchestrator.runtime.service import Service, run_services
 from orchestrator.runtime.submitter import TaskSubmitter
-from orchestrator.settings import Settings
+from orchestrator.services.promoter import Promoter
+from orchestrator.settings import Settings, load_settings
 from orchestrator.streams.arbiter import Arbiter
 from orchestrator.streams.connection import Streams
 from orchestrator.streams.consumer import Consumer, unique_name
@@ -38,6 +43,9 @@ from orchestrator.streams.publisher import Publisher
 from orchestrator.streams.tail import ResultTail
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from orchestrator.api.parts import ApiParts
     from orchestrator.db.session import Database
     from orchestrator.db.tasks import TaskStore
 
@@ -142,7 +150,7 @@ async def connect(settings: Settings | None = None) -> AsyncIterator[TaskSubmitt
     Settings come from the environment unless given. Nothing is asked of the servers until the
     first call.
     """
-    parts = Parts(settings or Settings(), role="client")
+    parts = Parts(settings or load_settings(dict(os.environ)), role="client")
     set_submitter(parts.submitter)
     try:
         yield parts.submitter
@@ -165,7 +173,8 @@ async def worker(parts: Parts) -> list[Service]:
         consumer=consumer.name,
         lease=settings.lease,
         marker_ttl=settings.marker_ttl,
-        on_lost=lambda entries: dispatcher.lost(entries),
+        # The dispatcher is made below, and hears of it long after.
+        on_lost=lambda entries: dispatcher.lost(entries),  # noqa: PLW0108
     )
     dispatcher = Dispatcher(
         consumer,
@@ -184,7 +193,7 @@ async def worker(parts: Parts) -> list[Service]:
         ),
         marker_ttl=settings.marker_ttl,
     )
-    return [dispatcher]
+    return [Promoter(parts.streams), dispatcher]
 
 
 async def recorder(parts: Parts) -> list[Service]:
@@ -230,12 +239,94 @@ async def alerts(parts: Parts) -> list[Service]:
     ]
 
 
+async def scheduler(parts: Parts) -> list[Service]:
+    """Fires schedules."""
+    from orchestrator.db.schedules import ScheduleStore  # noqa: PLC0415 - loads SQLAlchemy
+    from orchestrator.services.scheduler import Scheduler  # noqa: PLC0415
+
+    return [
+        Scheduler(ScheduleStore(parts.database), parts.submitter, parts.registry, name=parts.name)
+    ]
+
+
+async def api(parts: Parts, *, listener: socket.socket | None = None) -> list[Service]:
+    """Serves HTTP, on a socket that listens already where the caller has one."""
+    from orchestrator.api.app import create_app  # noqa: PLC0415 - loads FastAPI
+
+    settings = parts.settings
+    application = create_app(api_parts(parts))
+    return [HttpServer(application, listener or listen(settings.host, settings.port))]
+
+
+def api_parts(parts: Parts) -> "ApiParts":
+    """What the API is given; `aurora dead redrive` borrows it."""
+    from orchestrator.api.parts import ApiParts  # noqa: PLC0415 - loads FastAPI
+
+    return ApiParts(
+        settings=parts.settings,
+        database=parts.database,
+        streams=parts.streams,
+        publisher=parts.publisher,
+        submitter=parts.submitter,
+        registry=parts.registry,
+    )
+
+
+class HttpServer:
+    """uvicorn under our lifecycle, on a socket that listens already. Handles no signal."""
+
+    name = "api"
+
+    def __init__(self, application: "FastAPI", listener: socket.socket) -> None:
+        """Store."""
+        import uvicorn  # noqa: PLC0415 - only who serves HTTP pays for it
+
+        self.listener = listener
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                application,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=5,
+            )
+        )
+        # Signals are the process' business: other services run beside this one.
+        self._server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]
+
+    async def run(self) -> None:
+        """Serve until stopped."""
+        await self._server.serve(sockets=[self.listener])
+
+    def stop(self) -> None:
+        """Take no more connections; requests under way have five seconds."""
+        self._server.should_exit = True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises ConfigurationError, which names the port that is in use."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        what = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
+        raise ConfigurationError(
+            f"the API cannot listen on {host}:{port}: {what};"
+            " set AURORA_PORT (--port) to another one, or to 0 for any free one"
+        ) from error
+
+
 # In the order in which they stop: what takes work in first, what records it last.
 ROLES: dict[str, Builder] = {
+    "api": api,
+    "scheduler": scheduler,
     "alerts": alerts,
     "worker": worker,
     "recorder": recorder,
 }
+
+INTAKE = ("api", "scheduler", "alerts")  # stopped together, before the worker
 
 
 async def run_roles(
@@ -243,29 +334,34 @@ async def run_roles(
     roles: Sequence[str],
     *,
     registry: AgentRegistry | None = None,
+    builders: Mapping[str, Builder] = ROLES,
     ready: Callable[[Parts], Awaitable[None]] | None = None,
 ) -> None:
-    """Run these roles in this process until SIGTERM or SIGINT. Raises ConfigurationError."""
-    parts = Parts(settings, role="+".join(roles), registry=registry)
+    """Run these roles in this process until SIGTERM or SIGINT.
+
+    Raises ConfigurationError and Unavailable where a server is not as it must be at the start.
+    """
+    parts = Parts(settings, role=roles[0] if len(roles) == 1 else "up", registry=registry)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     try:
         await parts.streams.check_server()
+        if set(roles) != {"worker"}:
+            from orchestrator.db import schema  # noqa: PLC0415 - loads SQLAlchemy and alembic
+
+            await schema.check(parts.database)
         await parts.streams.ensure_all_groups()
-        services = [
-            service
-            for role, build in ROLES.items()
-            if role in roles
-            for service in await build(parts)
-        ]
+        built = {role: await build(parts) for role, build in builders.items() if role in roles}
+        takes_work_in = [each for role in INTAKE for each in built.pop(role, [])]
+        groups = [takes_work_in, *built.values()]
         logger.info(
-            "%s runs: %s", parts.name, ", ".join(each.name for each in services),
+            "%s runs: %s", parts.name, ", ".join(each.name for group in groups for each in group),
             extra={"event": "process.started"},
         )  # fmt: skip
         if ready is not None:
             await ready(parts)
-        await run_services(services, stopped=stopped)
+        await run_services(groups, stopped=stopped)
     finally:
         await parts.close()

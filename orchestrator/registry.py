@@ -93,8 +93,8 @@ def _expose(folder: Path) -> None:
     if not any(Path(place).resolve() == folder for place in places):
         raise ConfigurationError(
             f"the agents are in {folder}, but `import {folder.name}` finds"
-            f" {places[0] if places else 'nothing'} (is openai-agents installed?);"
-            " rename the folder and set AURORA_AGENTS, or remove the other package"
+            f" {places[0] if places else 'nothing'} (is openai-agents installed?); put an empty"
+            " __init__.py into the folder, or rename it and set AURORA_AGENTS"
         )
 
 

@@ -4,7 +4,6 @@ Read once, at an entry point; everybody else is handed the values. A misspelt na
 """
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -115,10 +114,8 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then pyproject.toml of the working directory."""
         del dotenv_settings, file_secret_settings
-        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
-        if Path("pyproject.toml").is_file():
-            sources += (PyprojectTomlConfigSettingsSource(settings_cls),)
-        return sources
+        # A directory without a pyproject.toml gives nothing, and no complaint.
+        return (init_settings, env_settings, PyprojectTomlConfigSettingsSource(settings_cls))
 
 
 def load_settings(environment: dict[str, str], **given: Any) -> Settings:

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from orchestrator.api.paging import Moment, Text
-from orchestrator.crontab import CatchUp, Crontab, Overlap, TickOutcome
+from orchestrator.cron import CatchUp, Crontab, Overlap, TickOutcome
 from orchestrator.errors import DeadReason
 from orchestrator.task import Durability, Name, Priority, TaskState
 

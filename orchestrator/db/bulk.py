@@ -25,7 +25,7 @@ class Insert:
     """`INSERT INTO table (columns) SELECT ... FROM unnest(...)`, with what follows it."""
 
     def __init__(self, table: str, columns: Mapping[str, str], then: str = "") -> None:
-        """`columns`: name -> Postgres type, the key first. `then`: ON CONFLICT ..., RETURNING ..."""
+        """`columns`: name -> Postgres type, the key first. `then`: ON CONFLICT, RETURNING."""
         self.columns = dict(columns)
         names = ", ".join(f'"{name}"' for name in columns)
         picks = ", ".join(f"c{i}::{kind}" for i, kind in enumerate(columns.values()))

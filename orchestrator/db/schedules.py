@@ -14,7 +14,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from orchestrator.crontab import Crontab, check_timezone
+from orchestrator.cron import Crontab, check_timezone
 from orchestrator.db.bulk import json_text
 from orchestrator.db.models import ScheduleRow, ScheduleTickRow
 from orchestrator.db.recording import write_audit

@@ -100,15 +100,16 @@ def unrecordable(error: DBAPIError) -> Exception:
 
 def _is_outage(error: BaseException) -> bool:
     # Class 57 is operator intervention (shutdown, crash), 53 insufficient resources (disk full),
-    # 08 connection exceptions, 25006 a read-only standby, 40 serialisation and deadlock.
+    # 08 connection exceptions, 25006 a read-only standby, 40 serialisation and deadlock; 28 is a
+    # refused login and 3D a missing database, which get words of their own.
     state = str(getattr(getattr(error, "orig", None), "sqlstate", "") or "")
-    return state[:2] in {"57", "53", "08", "40"} or state in {"25006", "55P03"}
+    return state[:2] in {"57", "53", "08", "40", "28", "3D"} or state in {"25006", "55P03"}
 
 
 def _in_our_words(error: BaseException) -> Exception:
     origin = getattr(error, "orig", None) or error
     cause = getattr(origin, "__cause__", None) or origin
-    state = str(getattr(cause, "sqlstate", "") or "")
+    state = str(getattr(cause, "sqlstate", "") or getattr(origin, "sqlstate", "") or "")
     if state.startswith("28"):
         return ConfigurationError(
             f"Postgres refused the login: {cause}; check user and password in AURORA_DATABASE_URL"

@@ -13,7 +13,7 @@ from uuid import uuid5
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.crontab import (
+from orchestrator.cron import (
     CatchUp,
     Crontab,
     Overlap,

@@ -49,21 +49,26 @@ class Stop:
             return
 
 
-async def run_services(services: Sequence[Service], *, stopped: asyncio.Event) -> None:
+async def run_services(groups: Sequence[Sequence[Service]], *, stopped: asyncio.Event) -> None:
     """Run all until `stopped` is set or one of them ends by an error, which is raised.
 
-    They are stopped in the order given: what takes work in first, what records it last.
+    The groups are stopped in the order given, the services of one together: what takes work in
+    first, what records it last.
     """
-    running = {
-        asyncio.create_task(service.run(), name=service.name): service for service in services
-    }
+    running = [
+        {asyncio.create_task(service.run(), name=service.name): service for service in group}
+        for group in groups
+    ]
+    everything = [task for group in running for task in group]
     waiting = asyncio.create_task(stopped.wait(), name="stop signal")
-    await asyncio.wait({*running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({*everything, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
-    for task, service in running.items():
-        service.stop()
-        await asyncio.wait({task})
-    for task in running:
+    for group in running:
+        for service in group.values():
+            service.stop()
+        if group:
+            await asyncio.wait(group)
+    for task in everything:
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
-from orchestrator.crontab import Crontab, Decision, TickOutcome, plan
+from orchestrator.cron import Crontab, Decision, TickOutcome, plan
 from orchestrator.db import ticks
 from orchestrator.db.schedules import ScheduleStore
 from orchestrator.db.ticks import Clock, Decided, Due, Schedule

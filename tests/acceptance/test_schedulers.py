@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from orchestrator import Agent, RunContext
 from orchestrator.app import Parts
-from orchestrator.crontab import crontab
+from orchestrator.cron import crontab
 from orchestrator.db import ticks
 from orchestrator.db.schedules import ScheduleStore
 from orchestrator.db.session import Database

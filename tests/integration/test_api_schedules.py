@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.crontab import crontab
+from orchestrator.cron import crontab
 from orchestrator.db.schedules import ScheduleStore
 from orchestrator.db.session import Database
 from orchestrator.settings import Settings

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from orchestrator import Agent, RunContext
 from orchestrator.app import Parts
-from orchestrator.crontab import Crontab, crontab
+from orchestrator.cron import Crontab, crontab
 from orchestrator.db import ticks
 from orchestrator.db.schedules import ScheduleStore
 from orchestrator.db.session import Database

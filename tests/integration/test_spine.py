@@ -33,9 +33,9 @@ async def running(
 ) -> AsyncIterator[Parts]:
     parts = Parts(settings, role="test", registry=AgentRegistry(agents))
     await parts.streams.ensure_all_groups()
-    services = [service for role in roles for service in await role(parts)]
+    groups = [await role(parts) for role in roles]
     stopped = asyncio.Event()
-    work = asyncio.create_task(run_services(services, stopped=stopped))
+    work = asyncio.create_task(run_services(groups, stopped=stopped))
     try:
         yield parts
     finally:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.crontab import CatchUp, Crontab, Overlap, crontab
+from orchestrator.cron import CatchUp, Crontab, Overlap, crontab
 from orchestrator.errors import InvalidSchedule
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.crontab import (
+from orchestrator.cron import (
     MAX_AT_ONCE,
     CatchUp,
     Crontab,

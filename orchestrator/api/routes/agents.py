@@ -10,7 +10,7 @@ from orchestrator.api.parts import Parts
 from orchestrator.api.problems import Problem
 from orchestrator.api.requests import guarded
 from orchestrator.api.schemas import Shown
-from orchestrator.crontab import Crontab
+from orchestrator.cron import Crontab
 from orchestrator.db.keys import Scope
 from orchestrator.errors import UnknownAgent
 from orchestrator.registry import AgentClass

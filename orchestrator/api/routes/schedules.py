@@ -23,7 +23,7 @@ from orchestrator.api.schemas import (
     TickOut,
 )
 from orchestrator.api.submitting import submit
-from orchestrator.crontab import Crontab
+from orchestrator.cron import Crontab
 from orchestrator.db.keys import Scope
 from orchestrator.db.schedules import ScheduleStore, default_name
 from orchestrator.db.ticks import Schedule

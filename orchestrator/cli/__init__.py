@@ -1,0 +1,1 @@
+"""The command line `aurora`: one file per noun, everything heavy imported inside the commands."""

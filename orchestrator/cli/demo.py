@@ -1,0 +1,96 @@
+"""`aurora demo`: the main job on sample alerts, with a worker killed on the way."""
+
+import asyncio
+import logging
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.cli.output import console
+from orchestrator.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from orchestrator.registry import AgentRegistry
+
+AGENTS = "./agents"
+LOG_TAIL = 20  # lines
+
+
+def demo() -> None:
+    """Watch it work: sample alerts in, verdicts out, and a worker killed in the middle.
+
+    Starts Valkey and Postgres in a temporary directory, and removes everything afterwards.
+    """
+    # So that what is started below is stopped in order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    home = Path(tempfile.mkdtemp(prefix="aurora-demo-"))
+    home.chmod(0o711)  # Postgres, when we are root, runs as somebody else and passes through
+    try:
+        _demo(home)
+    except BaseException:
+        _show_log(home / "workers.log")
+        raise
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _demo(home: Path) -> None:
+    from orchestrator.cli.servers import embedded
+
+    began = time.monotonic()
+    registry = _agents()
+    log = home / "workers.log"
+    logging.basicConfig(filename=log, level=logging.WARNING)
+    with embedded(home) as servers:
+        # While the servers come up.
+        from orchestrator.cli.demo_story import Story, demo_settings
+        from orchestrator.cli.demo_summary import Told, print_summary
+        from orchestrator.cli.demo_telling import Telling
+
+        screen = console()
+        with Telling(screen) as telling, log.open("ab") as output:
+            settings = demo_settings(servers.urls(), agents=AGENTS)
+            alerts = _sample()
+            story = Story(settings, registry, telling=telling, output=output)
+
+            def show(told: Told) -> None:
+                telling.end()
+                print_summary(screen, told)
+
+            asyncio.run(story.run(alerts, show))
+    print(f"  Done after {time.monotonic() - began:.1f} s; nothing is left running.\n")
+
+
+def _agents() -> "AgentRegistry":
+    """The agents of this folder. Raises ConfigurationError where none of them wants alerts."""
+    from orchestrator.registry import load_agents
+
+    if not Path(AGENTS).is_dir():
+        raise ConfigurationError(
+            f"the demo runs the agents in {AGENTS}, and there is no such folder in {Path.cwd()};"
+            " go to a clone of the repository and run aurora demo there"
+        )
+    registry = load_agents((AGENTS,))
+    if not any(each.alerts for each in registry):
+        raise ConfigurationError(
+            f"no agent in {Path(AGENTS).resolve()} has a rule for alerts, such as"
+            " `alerts = (AlertRule(),)`; run aurora demo in a clone of the repository"
+        )
+    return registry
+
+
+def _sample() -> list[bytes]:
+    text = files("orchestrator.cli").joinpath("samples", "alerts.jsonl").read_bytes()
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _show_log(log: Path) -> None:
+    """What the workers and services complained of, when the demo did not work out."""
+    if log.exists():
+        for line in log.read_text(errors="replace").splitlines()[-LOG_TAIL:]:
+            print(f"    {line}", file=sys.stderr)
