@@ -5,19 +5,17 @@ stays small.
 """
 
 import asyncio
-import errno
 import logging
 import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.client import set_submitter
-from orchestrator.errors import ConfigurationError
 from orchestrator.registry import AgentRegistry, load_agents
 from orchestrator.runtime.dispatcher import Dispatcher, Limits
 from orchestrator.runtime.lease import Lease
@@ -43,8 +41,6 @@ from orchestrator.streams.publisher import Publisher
 from orchestrator.streams.tail import ResultTail
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from orchestrator.api.parts import ApiParts
     from orchestrator.db.session import Database
     from orchestrator.db.tasks import TaskStore
@@ -252,6 +248,7 @@ async def scheduler(parts: Parts) -> list[Service]:
 async def api(parts: Parts, *, listener: socket.socket | None = None) -> list[Service]:
     """Serves HTTP, on a socket that listens already where the caller has one."""
     from orchestrator.api.app import create_app  # noqa: PLC0415 - loads FastAPI
+    from orchestrator.api.server import HttpServer, listen  # noqa: PLC0415
 
     settings = parts.settings
     application = create_app(api_parts(parts))
@@ -270,51 +267,6 @@ def api_parts(parts: Parts) -> "ApiParts":
         submitter=parts.submitter,
         registry=parts.registry,
     )
-
-
-class HttpServer:
-    """uvicorn under our lifecycle, on a socket that listens already. Handles no signal."""
-
-    name = "api"
-
-    def __init__(self, application: "FastAPI", listener: socket.socket) -> None:
-        """Store."""
-        import uvicorn  # noqa: PLC0415 - only who serves HTTP pays for it
-
-        self.listener = listener
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                application,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                timeout_graceful_shutdown=5,
-            )
-        )
-        # Signals are the process' business: other services run beside this one.
-        self._server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]
-
-    async def run(self) -> None:
-        """Serve until stopped."""
-        await self._server.serve(sockets=[self.listener])
-
-    def stop(self) -> None:
-        """Take no more connections; requests under way have five seconds."""
-        self._server.should_exit = True
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ConfigurationError, which names the port that is in use."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        what = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
-        raise ConfigurationError(
-            f"the API cannot listen on {host}:{port}: {what};"
-            " set AURORA_PORT (--port) to another one, or to 0 for any free one"
-        ) from error
 
 
 # In the order in which they stop: what takes work in first, what records it last.

@@ -41,7 +41,7 @@ def dev(
     directory = DataDirectory(data_dir.absolute())
     with directory.held(), embedded(directory.path, wanted=wanted) as servers:
         # While the servers come up.
-        from orchestrator.app import listen
+        from orchestrator.api.server import listen
         from orchestrator.cli.dev_session import DevSession
         from orchestrator.registry import load_agents
 

@@ -178,7 +178,7 @@ async def _agents(settings: "Settings") -> str:
 
 
 async def _port(settings: "Settings") -> str:
-    from orchestrator.app import listen
+    from orchestrator.api.server import listen
 
     try:
         listen(settings.host, settings.port).close()

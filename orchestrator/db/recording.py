@@ -1,4 +1,4 @@
-"""Writes what the fold of a batch came to (`orchestrator.record`), in the caller's transaction."""
+"""Writes what the fold of a batch came to (`orchestrator.fold`), in the caller's transaction."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,13 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.db.bulk import Insert
 from orchestrator.db.session import Database, unrecordable
+from orchestrator.fold import fold
 from orchestrator.record import (
     AuditEntry,
     HeardEvent,
     SeenTask,
     TaskRecord,
     Writes,
-    fold,
 )
 from orchestrator.task import TaskId, TaskState
 

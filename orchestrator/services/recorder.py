@@ -1,6 +1,6 @@
 """Persists tasks and results: reads both streams in batches, and acknowledges after the commit.
 
-What a batch does to the record is `record.fold`'s to say; this file only reads, writes, and sees to
+What a batch does to the record is `fold.fold`'s to say; this file only reads, writes, and sees to
 it that one bad message never holds up the others.
 """
 

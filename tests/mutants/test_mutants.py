@@ -55,7 +55,7 @@ MUTANTS = {
     ),
     "a second end overwrites the first": Mutant(
         "P2",
-        "orchestrator/record.py",
+        "orchestrator/fold.py",
         "            self._superseded(record, heard)\n            return\n",
         "            self._superseded(record, heard)\n",
         "tests/unit/test_record.py::test_the_first_end_stays",

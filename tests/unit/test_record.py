@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import DeadReason
 from orchestrator.event import DeadLetter, EventKind, TaskEvent
-from orchestrator.record import HeardEvent, SeenTask, TaskRecord, fold
+from orchestrator.fold import fold
+from orchestrator.record import HeardEvent, SeenTask, TaskRecord
 from orchestrator.task import Task, TaskState, new_id
 
 NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
