@@ -176,7 +176,7 @@ async def worker(parts: Parts) -> list[Service]:
         consumer,
         parts.publisher,
         registry,
-        Runner(threads),
+        Runner(threads, max_output=settings.max_output),
         lease,
         submitter=parts.submitter,
         read=parts.read,

@@ -114,11 +114,11 @@ class PayloadTooLarge(Rejected):
 
     reason = DeadReason.TOO_LARGE
 
-    def __init__(self, size: int, limit: int) -> None:
+    def __init__(self, size: int, limit: int, *, setting: str = "AURORA_MAX_PAYLOAD") -> None:
         self.size = size
         self.limit = limit
         super().__init__(
-            f"{size} bytes is over the limit of {limit} (AURORA_MAX_PAYLOAD);"
+            f"{size} bytes is over the limit of {limit} ({setting});"
             " store it elsewhere and pass a reference"
         )
 

@@ -60,7 +60,7 @@ async def run_agent(
         read=read,
     )
     with ThreadPoolExecutor(max_workers=1) as threads:
-        outcome = await Runner(threads).run(agent, context)
+        outcome = await Runner(threads, max_output=2**23).run(agent, context)
     output = (
         agent.output_type.validate_json(outcome.output) if isinstance(outcome, Completed) else None
     )

@@ -9,7 +9,7 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from pydantic_core import to_json
@@ -20,6 +20,7 @@ from orchestrator.outcome import (
     Completed,
     Expired,
     Failed,
+    Fault,
     HandedBack,
     Outcome,
     Postponed,
@@ -115,7 +116,7 @@ class Completion:
         per_attempt: list[str | bytes | int] = []
         where: list[str] = []
         for ending in group:
-            per_attempt += self._arguments(ending)
+            per_attempt += self._safe_arguments(ending)
             where += [ending.delivery.stream, keys.marker(ending.task_id)]
         reply = await self._streams.run(
             "finish",
@@ -126,6 +127,15 @@ class Completion:
             ],
         )  # fmt: skip
         return [answer.decode() for answer in reply]
+
+    def _safe_arguments(self, ending: Ending) -> list[str | bytes | int]:
+        """What cannot be written down must not keep its group from being told."""
+        try:
+            return self._arguments(ending)
+        except Exception as error:
+            logger.exception("task %s: its ending cannot be written", ending.task_id)
+            fault = Fault(type=type(error).__name__, message="its ending could not be written")
+            return self._arguments(replace(ending, outcome=Failed(fault)))
 
     def _arguments(self, ending: Ending) -> list[str | bytes | int]:
         delivery, outcome = ending.delivery, ending.outcome

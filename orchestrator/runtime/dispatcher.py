@@ -33,6 +33,7 @@ from orchestrator.streams.publisher import Publisher
 logger = logging.getLogger("aurora.dispatcher")
 
 STOP_READING_AT = 0.75  # of Redis' maxmemory: what is in hand must find room to end
+LAST_WORDS = 2.0  # seconds for cancelled runs to clean up
 RECORDER_LAG = 50_000  # results that wait for Postgres
 
 
@@ -140,6 +141,7 @@ class Dispatcher:
         lanes = {key: TASKS for queue in self.queues for key in self.streams.keys.lanes(queue)}
         while not self._stop:
             try:
+                await self.streams.announce_queues(self.queues)
                 await self.consumer.watch(lanes)
                 await self.streams.ensure_groups(self.streams.keys.results, RESULTS)
             except (Unavailable, Overloaded) as error:
@@ -320,6 +322,7 @@ class Dispatcher:
 
     async def _look(self) -> None:
         """Stop reading while Redis is nearly full or Postgres far behind; in hand goes on."""
+        await self.streams.announce_queues(self.queues)
         share = await self.streams.memory_share()
         lag = await self.streams.lag(RESULTS, RECORDER) if share < STOP_READING_AT else 0
         paused = None
@@ -353,9 +356,10 @@ class Dispatcher:
             self._flights.pop(key, None)
             if flight.running is not None:
                 flight.running.cancel()
-        await asyncio.gather(
-            *(flight.running for _, flight in left if flight.running), return_exceptions=True
-        )
+        cancelled = [flight.running for _, flight in left if flight.running]
+        if cancelled:
+            # Code that swallows its cancellation does not keep the process.
+            await asyncio.wait(cancelled, timeout=LAST_WORDS)
         try:
             done = await hand_back(
                 self.streams, held, group=self.consumer.group, consumer=self.consumer.name

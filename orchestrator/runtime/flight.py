@@ -5,13 +5,15 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from orchestrator.errors import DeadReason, Rejected
+from orchestrator.errors import DeadReason, PayloadTooLarge, Rejected
 from orchestrator.outcome import Expired, Outcome, Postponed, SetAside
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.completion import Ending
 from orchestrator.streams.consumer import Delivery
 from orchestrator.streams.message import decode, decode_task, entry_time
 from orchestrator.task import Task, derived_id
+
+READ_PAST = 4  # times the limit of a message
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,12 +61,20 @@ def board(
     task: Task | None = None
     outcome: Outcome | None
     try:
+        # Read some way past the limit, so that a message that is too large ends its task: a row
+        # that stayed open would be published again for ever.
         message = decode(
-            delivery.fields, stream=delivery.stream, entry_id=delivery.entry_id, limit=max_payload
+            delivery.fields,
+            stream=delivery.stream,
+            entry_id=delivery.entry_id,
+            limit=READ_PAST * max_payload,
         )
         task_id = message.id
         task = decode_task(message)
         task_id = task.task_id
+        size = sum(map(len, delivery.fields.values()))
+        if size > max_payload:
+            raise PayloadTooLarge(size, max_payload)
         registry.get(task.agent)
         outcome = before_start(
             task,

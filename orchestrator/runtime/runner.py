@@ -16,39 +16,44 @@ from pydantic import ValidationError
 
 from orchestrator.agent import Agent
 from orchestrator.context import RunContext, set_running
-from orchestrator.errors import DeadReason, InvalidInput
+from orchestrator.errors import DeadReason, InvalidInput, PayloadTooLarge
 from orchestrator.outcome import Completed, Failed, Fault, Outcome, Retrying, SetAside
 from orchestrator.retry import GiveUp, Retry, RetryLater
 
 logger = logging.getLogger("aurora.runner")
 
+LONGEST_DELAY = timedelta(days=365)  # what user code asks for beyond that has no date
 TRACEBACK_LIMIT = 8_000  # characters; the innermost frames are at the end and stay
 
 
 class Runner:
     """One per worker; holds no task's state."""
 
-    def __init__(self, threads: Executor) -> None:
-        """Store. `threads` runs agents whose `run` is a plain function."""
+    def __init__(self, threads: Executor, *, max_output: int) -> None:
+        """Store. `threads` runs agents whose `run` is a plain function; `max_output` in bytes."""
         self._threads = threads
+        self._max_output = max_output
 
     async def run(self, agent: Agent[Any, Any], ctx: RunContext) -> Outcome:
         """One attempt under its timeout. Only a cancellation of the caller's passes through."""
-        try:
-            task_input = agent.load_input(ctx.task.input)
-        except InvalidInput as error:
-            return SetAside(DeadReason.INVALID_INPUT, str(error))
         set_running(ctx)
         limit = asyncio.timeout(agent.timeout.total_seconds())
         try:
+            task_input = agent.load_input(ctx.task.input)
             async with limit:
                 result = await self._call(agent, task_input, ctx)
-            return Completed(_serialised(agent, result))
+            return Completed(self._serialised(agent, result))
+        except InvalidInput as error:
+            return SetAside(DeadReason.INVALID_INPUT, str(error))
         except GiveUp as error:
             return Failed(_fault(error))
         except RetryLater as error:
             return _retry(agent.retry, ctx.attempt, _fault(error), error.after)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - user code may raise anything
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            # A cancellation that nobody asked this attempt for is the agent's own: something that
+            # it awaited was cancelled.
+            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                raise
             fault = _fault(error)
             if limit.expired():
                 fault = Fault(
@@ -63,6 +68,17 @@ class Runner:
             )  # fmt: skip
             return _retry(agent.retry, ctx.attempt, fault, None)
 
+    def _serialised(self, agent: Agent[Any, Any], result: Any) -> bytes:
+        try:
+            found = agent.output_type.dump_json(agent.output_type.validate_python(result))
+        except ValidationError as error:
+            raise TypeError(
+                f"{agent.name}.run returned what its output type refuses: {error}"
+            ) from error
+        if len(found) > self._max_output:
+            raise PayloadTooLarge(len(found), self._max_output, setting="AURORA_MAX_OUTPUT")
+        return found
+
     async def _call(self, agent: Agent[Any, Any], task_input: Any, ctx: RunContext) -> Any:
         if inspect.iscoroutinefunction(agent.run):
             return await agent.run(task_input, ctx)
@@ -74,26 +90,29 @@ class Runner:
         )
 
 
-def _serialised(agent: Agent[Any, Any], result: Any) -> bytes:
-    try:
-        return agent.output_type.dump_json(agent.output_type.validate_python(result))
-    except ValidationError as error:
-        raise TypeError(
-            f"{agent.name}.run returned what its output type refuses: {error}"
-        ) from error
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _retry(policy: Retry, attempt: int, fault: Fault, after: timedelta | None) -> Outcome:
     delay = policy.delay_after(attempt)
     if delay is None:
         return Failed(fault)
-    return Retrying(fault, delay if after is None else after)
+    if after is not None:
+        delay = min(max(after, timedelta(0)), LONGEST_DELAY)
+    return Retrying(fault, delay)
 
 
 def _fault(error: BaseException) -> Fault:
     text = "".join(traceback.format_exception(error))
     return Fault(
         type=type(error).__name__,
-        message=str(error)[:2_000] or type(error).__name__,
-        traceback=text[-TRACEBACK_LIMIT:],
+        message=_utf8(str(error)[:2_000]) or type(error).__name__,
+        traceback=_utf8(text[-TRACEBACK_LIMIT:]),
     )
+
+
+def _utf8(said: str) -> str:
+    """Text that can be written down: a lone surrogate (a hostile file name) is escaped."""
+    return said.encode("utf-8", "backslashreplace").decode()

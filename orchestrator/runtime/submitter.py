@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from orchestrator.client import Receipt
-from orchestrator.errors import Overloaded, PayloadTooLarge, TaskNotFound, Unavailable
+from orchestrator.errors import Overloaded, TaskNotFound, Unavailable
 from orchestrator.event import EventKind, TaskEvent
 from orchestrator.streams.arbiter import Arbiter
-from orchestrator.streams.message import dump
+from orchestrator.streams.message import check_size
 from orchestrator.streams.publisher import Publisher
 from orchestrator.streams.tail import ResultTail
 from orchestrator.task import Durability, Task, TaskId, TaskState
@@ -23,7 +23,6 @@ from orchestrator.task import Durability, Task, TaskId, TaskState
 logger = logging.getLogger("aurora.submitter")
 
 REFUSE_AT = 0.70  # of Redis' maxmemory; workers stop reading at 0.75, completions never stop
-ENVELOPE = 512  # bytes of an entry beside `data`: readers count all of it, so the door does too
 LOOK_EVERY = 1.0  # seconds between looks at Redis' memory, and at Postgres while waiting
 
 
@@ -78,7 +77,7 @@ class TaskSubmitter:
     ) -> Receipt:
         """Accept one task. Raises TaskIdConflict, PayloadTooLarge, Unavailable, Overloaded."""
         if session is not None:
-            self._check_size(task)
+            check_size(task, self.max_payload)
             created = await self._store().accept_in(
                 session,
                 [task],
@@ -100,7 +99,7 @@ class TaskSubmitter:
         """Accept many, in order; with durability `database` all or none. Raises as `submit`."""
         chosen = durability or self.durability
         for task in tasks:
-            self._check_size(task)
+            check_size(task, self.max_payload)
         await self._admit(chosen)
         if chosen is Durability.STREAM:
             entry_ids = await self._publish(tasks)
@@ -170,11 +169,6 @@ class TaskSubmitter:
         except (Unavailable, Overloaded) as error:
             logger.warning("cancel of %s waits for Redis: %s", task_id, error)
             return state
-
-    def _check_size(self, task: Task) -> None:
-        size = len(dump(task)) + ENVELOPE
-        if size > self.max_payload:
-            raise PayloadTooLarge(size, self.max_payload)
 
     async def _admit(self, durability: Durability) -> None:
         """Refuse while Redis is nearly full: completions must always find room."""

@@ -5,17 +5,17 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.alert import Alert, NotAnAlert, normalise
+from orchestrator.alert import Alert, AlertRule, NotAnAlert, normalise
 from orchestrator.db.alerts import ReceivedAlert, store_alerts
 from orchestrator.db.session import Database
-from orchestrator.errors import DeadReason, InvalidInput, Overloaded, Rejected, Unavailable
+from orchestrator.errors import DeadReason, Overloaded, Rejected, Unavailable
 from orchestrator.record import AuditEntry, DeadLetterRecord, Unrecordable, Writes, set_aside
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.service import OUTAGE_PAUSE, Stop
 from orchestrator.streams.consumer import Consumer, Delivery
-from orchestrator.streams.message import decode, entry_time, raw_fields
+from orchestrator.streams.message import check_size, decode, entry_time, raw_fields
 from orchestrator.streams.names import Stream
-from orchestrator.task import Task, derived_id, idempotent_id
+from orchestrator.task import Priority, Task, derived_id, idempotent_id
 
 logger = logging.getLogger("aurora.alerts")
 
@@ -118,16 +118,17 @@ class AlertHandler:
         found = []
         for agent in self.registry:
             for rule in agent.alerts:
-                if not _matches(rule.matches, alert, agent.name):
+                priority = _asked(rule, alert, agent.name)
+                if priority is None:
                     continue
-                found.append(
-                    agent.task(
-                        alert,
-                        task_id=idempotent_id(tenant="alerts", agent=agent.name, key=alert.id),
-                        priority=rule.priority_of(alert),
-                        metadata={"alert_id": alert.id},
-                    )
+                task = agent.task(
+                    alert,
+                    task_id=idempotent_id(tenant="alerts", agent=agent.name, key=alert.id),
+                    priority=priority,
+                    metadata={"alert_id": alert.id},
                 )
+                check_size(task, self.max_payload)
+                found.append(task)
                 break
         return tuple(found)
 
@@ -148,11 +149,10 @@ class RuleFailed(Rejected):
     reason = DeadReason.RULE_FAILED
 
 
-def _matches(matches: Callable[[Alert], bool], alert: Alert, agent: str) -> bool:
+def _asked(rule: AlertRule, alert: Alert, agent: str) -> Priority | None:
+    """The priority that a rule gives this alert, None where it does not match."""
     try:
-        return matches(alert)
-    except InvalidInput:
-        raise
+        return rule.priority_of(alert) if rule.matches(alert) else None
     except Exception as error:
         logger.exception("a rule of agent %s raised", agent, extra={"event": "rule.raised"})
         raise RuleFailed(

@@ -81,10 +81,11 @@ class Reconciler:
         if not candidates:
             return None
         keys = self.streams.keys
-        # Before the look: what comes to the streams after it cannot concern what it misses.
+        places = await look(self.streams, [self._lookup(row) for row in candidates])
+        # After the look: whatever made a message vanish before it is on the streams by now, so
+        # the recorder that has passed these marks has seen it.
         lanes = [lane for queue in await self.streams.queues() for lane in keys.lanes(queue)]
         marks = await ends_of(self.streams, [keys.results, *lanes])
-        places = await look(self.streams, [self._lookup(row) for row in candidates])
         lost = tuple(
             row
             for row, place in zip(candidates, places, strict=True)
@@ -121,7 +122,13 @@ class Reconciler:
             by = row.cancel_requested_by
             kind = EventKind.CANCELLED if by else EventKind.EXPIRED
             error = {"type": kind.value, "message": f"cancelled by {by}" if by else "expired"}
-            await self.arbiter.end(self._event(row, kind, error), producer=self.publisher.producer)
+            lookup = self._lookup(row)
+            await self.arbiter.end(
+                self._event(row, kind, error),
+                producer=self.publisher.producer,
+                # Begun in time is in time; the record may not know yet that it has begun.
+                unless_begun=None if by else (lookup.stream, lookup.entry_id),
+            )
 
     async def _give_up(self, row: OpenTask) -> None:
         """Its message was trimmed before the recorder read it: nobody knows what it asked for."""

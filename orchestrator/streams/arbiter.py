@@ -6,7 +6,11 @@ from datetime import UTC, datetime, timedelta
 from orchestrator.event import TaskEvent
 from orchestrator.streams.connection import Streams, translated
 from orchestrator.streams.message import dump
+from orchestrator.streams.names import ORCHESTRATOR
 from orchestrator.task import TaskId, TaskState, iso, new_id
+
+# The message of a cancelled task may wait for its worker for days, and must then find the marker.
+OUTSIDE_TTL = timedelta(days=7)
 
 
 class Arbiter:
@@ -17,23 +21,34 @@ class Arbiter:
         self._streams = streams
         self._ttl = ttl
 
-    async def end(self, event: TaskEvent, *, producer: str) -> TaskState:
-        """End a task that no worker ends (cancel, expiry); the state in which it ended, now or
-        before. Raises Unavailable.
-        """  # noqa: D205 - one sentence
+    async def end(
+        self,
+        event: TaskEvent,
+        *,
+        producer: str,
+        unless_begun: tuple[str, str | None] | None = None,
+    ) -> TaskState:
+        """End a task that no worker ends (cancel, expiry); the state it is in afterwards.
+
+        `unless_begun`: its stream and entry id; left alone while a worker has that in hand.
+        Raises Unavailable.
+        """
         keys = self._streams.keys
+        stream, entry_id = unless_begun or (keys.tasks, None)
         before = await self._streams.run(
             "end",
-            [keys.marker(event.task_id), keys.results, keys.delayed, keys.delayed_bodies],
+            [keys.marker(event.task_id), keys.results, keys.delayed, keys.delayed_bodies, stream],
             [
                 event.task_id,
                 event.attempt,
                 event.event.state.value,
                 dump(event),
-                int(self._ttl.total_seconds() * 1000),
+                int(max(self._ttl, OUTSIDE_TTL).total_seconds() * 1000),
                 producer,
                 iso(datetime.now(UTC)),
                 new_id(),
+                ORCHESTRATOR,
+                entry_id or "",
             ],
         )
         return TaskState(before.decode()) if before else event.event.state

@@ -5,7 +5,7 @@ XADD is a duplicate, and a read that is given up strands entries (measured: 11 %
 messages with the library's defaults).
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
@@ -17,6 +17,7 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -36,6 +37,7 @@ from orchestrator.streams.names import STREAMS, Keys, Stream
 # are bytes in RESP2 shapes, and the callers say so where they unpack them.
 Client = Any
 
+READER_TIMEOUT = 15.0  # seconds; BLOCK is one
 COMMAND_TIMEOUT = 5.0  # seconds for a command's answer
 OLDEST = (7, 0)  # Redis: XAUTOCLAIM that names deleted entries, scripts with flags
 SCRIPTS = (
@@ -65,10 +67,10 @@ class Streams:
     def reader(self) -> Client:
         """A client with one connection of its own for blocking reads; closed with this object.
 
-        It has no socket timeout: the server's BLOCK is the timeout, and a reply that the client
-        gives up waiting for is an entry that nobody sees.
+        Its timeout is far beyond any BLOCK of ours: a reply that the client gives up waiting for
+        is an entry that nobody sees. Past it the connection is dead, and what we own is looked for.
         """
-        client = _client(self._url, 1, timeout=None)
+        client = _client(self._url, 1, timeout=READER_TIMEOUT)
         self._readers.append(client)
         return client
 
@@ -120,6 +122,13 @@ class Streams:
         key = f"{self.keys.prefix}:held:{name}"
         return bool(await self.run("hold", [key], [holder, int(seconds * 1000)]))
 
+    async def announce_queues(self, queues: Collection[str]) -> None:
+        """Say that these queues are in use; again and again, as Redis may lose it."""
+        others = set(queues) - {"default"}
+        if others:
+            async with translated():
+                await self.commands.sadd(self.keys.queues, *others)
+
     async def queues(self) -> list[str]:
         """Every queue that is known, the default one first."""
         async with translated():
@@ -153,11 +162,10 @@ class Streams:
             await client.aclose()
 
 
-# Replies that pass by themselves: a failover, a full disk, a script of another's that runs on.
-_PASSING = (
-    "NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY ", "UNKILLABLE",
-    "LOADING", "READONLY",
-)  # fmt: skip
+# Replies that callers in this package act on; whatever else Redis refuses is an outage to them, or
+# a login that is not allowed what we need.
+_ACTED_ON = ("NOGROUP", "UNBLOCKED", "BUSYGROUP", "no such key")
+_NOT_ALLOWED = ("NOAUTH", "NOPERM", "WRONGPASS")
 
 
 @asynccontextmanager
@@ -176,9 +184,12 @@ async def translated() -> AsyncIterator[None]:
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
         raise Unavailable("Redis", f"{error} (AURORA_REDIS_URL)") from error
     except ResponseError as error:
-        if str(error).startswith(_PASSING):
-            raise Unavailable("Redis", str(error)) from error
-        raise
+        said = str(error)
+        if said.startswith(_NOT_ALLOWED) or isinstance(error, NoPermissionError):
+            raise ConfigurationError(f"Redis does not allow it: {said}") from error
+        if any(word in said for word in _ACTED_ON):
+            raise
+        raise Unavailable("Redis", said) from error
 
 
 def is_missing_group(error: RedisError) -> bool:
@@ -187,7 +198,7 @@ def is_missing_group(error: RedisError) -> bool:
     return "NOGROUP" in text or "UNBLOCKED" in text or "no such key" in text
 
 
-def _client(url: str, connections: int, *, timeout: float | None) -> Client:
+def _client(url: str, connections: int, *, timeout: float) -> Client:
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=connections,

@@ -32,6 +32,7 @@ BLOCK_MS = 1000  # a stopping reader is done within this time; it is never cance
 POLL = 0.05  # seconds between looks when there are fewer free slots than lanes
 SWEEP = 1.0  # seconds between claims
 CLAIM_COUNT = 100  # XAUTOCLAIM looks at ten times as many; more would stall the server
+CLAIM_CALLS = 50  # windows a sweep: also with one free slot, a long list is gone through quickly
 BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between tries while Redis is away
 
 
@@ -193,30 +194,40 @@ class Consumer:
 
     async def _claim(self, free: int) -> list[Delivery]:
         for key in self._watched:
-            cursor, claimed, gone = await self.streams.run(
-                "claim",
-                [key],
-                [
-                    self.group,
-                    self.name,
-                    int(self.lease.total_seconds() * 1000),
-                    self._cursors.get(key, "0-0"),
-                    min(free, CLAIM_COUNT),
-                ],
-            )
-            # Kept, because one call looks at a window only: from 0-0 each time, entries behind
-            # the window would never be claimed.
-            self._cursors[key] = cursor.decode()
-            await self._report_gone(key, gone)
-            if claimed:
-                logger.warning(
-                    "claimed %d entries of %s from a consumer that fell silent",
-                    len(claimed),
-                    key,
-                    extra={"event": "entries.claimed"},
-                )
-                return [_counted(key, each) for each in claimed]
+            for _ in range(CLAIM_CALLS):
+                claimed = await self._claim_some(key, min(free, CLAIM_COUNT))
+                if claimed:
+                    logger.warning(
+                        "claimed %d entries of %s from a consumer that fell silent",
+                        len(claimed),
+                        key,
+                        extra={"event": "entries.claimed"},
+                    )
+                    return claimed
+                if self._cursors[key] == "0-0":
+                    break
         return []
+
+    async def _claim_some(self, key: str, count: int) -> list[Delivery]:
+        """One window of the pending list, from where the last one ended.
+
+        The cursor is kept, because one call looks at ten times its count only: from 0-0 each time,
+        entries behind the window would never be claimed.
+        """
+        cursor, claimed, gone = await self.streams.run(
+            "claim",
+            [key],
+            [
+                self.group,
+                self.name,
+                int(self.lease.total_seconds() * 1000),
+                self._cursors.get(key, "0-0"),
+                count,
+            ],
+        )
+        self._cursors[key] = cursor.decode()
+        await self._report_gone(key, gone)
+        return [_counted(key, each) for each in claimed]
 
     async def _mine(self, free: int, known: Collection[str]) -> list[Delivery]:
         for key in self._watched:

@@ -26,6 +26,8 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 # number gives infinity, and writing that again would silently give null.
 _HUGE = re.compile(rb"[eE]\+?\d{3}|\d{309}")
 
+ENVELOPE = 512  # bytes of an entry beside `data`: readers count all of it, so every door does too
+
 # A producer's clock this far off is no news about when something happened.
 ABSURD = timedelta(days=1)
 
@@ -58,6 +60,13 @@ def encode(
 def dump(model: BaseModel) -> bytes:
     """A model as `data`: defaults are left out, the reader has them."""
     return to_json(model.model_dump(mode="json", exclude_defaults=True))
+
+
+def check_size(task: Task, limit: int) -> None:
+    """Raise PayloadTooLarge where readers with this limit would refuse the task's message."""
+    size = len(dump(task)) + ENVELOPE
+    if size > limit:
+        raise PayloadTooLarge(size, limit)
 
 
 def decode(fields: Fields, *, stream: str, entry_id: str, limit: int | None = None) -> Message:

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.event import Act
 from orchestrator.streams.connection import Streams, translated
 from orchestrator.streams.message import dump, encode
-from orchestrator.streams.names import TASKS, Stream
+from orchestrator.streams.names import Stream
 from orchestrator.task import Task, new_id
 
 CHUNK = 500  # entries in one write: large enough to be cheap, small enough not to stall others
@@ -25,7 +25,6 @@ class Publisher:
         self._sequence = itertools.count(1)
         # In order of their sequence: one that overtook another would look like a gap.
         self._auditing = asyncio.Lock()
-        self._known_queues: set[str] = {"default"}
 
     async def publish(self, task: Task, *, message_id: str | None = None) -> str:
         """Put a task on its lane; the entry's id. Raises Unavailable, Overloaded.
@@ -85,16 +84,8 @@ class Publisher:
         return entry_id.decode()
 
     async def _announce(self, tasks: Sequence[Task]) -> None:
-        """Tell recorders and workers of queues that are new to us, before anything is on them."""
-        fresh = {task.queue for task in tasks} - self._known_queues
-        if not fresh:
-            return
-        for queue in fresh:
-            for lane in self.streams.keys.lanes(queue):
-                await self.streams.ensure_groups(lane, TASKS)
-        async with translated():
-            await self.streams.commands.sadd(self.streams.keys.queues, *fresh)
-        self._known_queues |= fresh
+        """Tell recorders of queues other than the default, before anything is on them."""
+        await self.streams.announce_queues({task.queue for task in tasks})
 
     def _lane(self, task: Task) -> str:
         return self.streams.keys.lane(task.queue, task.priority)

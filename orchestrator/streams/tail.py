@@ -17,6 +17,7 @@ from orchestrator.task import TaskId
 logger = logging.getLogger("aurora.tail")
 
 PAGE = 1000  # entries a read
+PAGES = 5  # of the past that one wait looks through
 RECENT = 10_000  # ends kept for waits that begin after them
 
 
@@ -66,7 +67,7 @@ class ResultTail:
     async def _find_past(self, task_id: TaskId, *, since: str) -> TaskEvent | None:
         """The task's end among the events not older than the entry `since`, if still there."""
         start = f"{since.partition('-')[0]}-0"
-        while True:
+        for _ in range(PAGES):  # what lies further on, the record knows
             async with translated():
                 page = await self._streams.commands.xrange(
                     self._streams.keys.results, min=start, count=PAGE
@@ -78,6 +79,7 @@ class ResultTail:
             if len(page) < PAGE:
                 return None
             start = f"({page[-1][0].decode()}"
+        return None
 
     async def stop(self) -> None:
         """Stop reading; waits for the read under way, at most about a second."""

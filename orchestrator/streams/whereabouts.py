@@ -11,6 +11,7 @@ from orchestrator.streams.names import ORCHESTRATOR, RECORDER
 from orchestrator.task import TaskId
 
 EntryId = tuple[int, int]
+NEVER: EntryId = (2**64, 0)
 
 
 class Where(StrEnum):
@@ -88,8 +89,11 @@ async def _first_unacknowledged(streams: Streams, key: str) -> EntryId:
                     pending = await streams.commands.xpending(key, RECORDER)
                     if pending["pending"]:
                         return _parse(pending["min"])
-                ms, sequence = _parse(info["last-delivered-id"])
-                return ms, sequence + 1
+                # Asked of the entries, not of the counters: those still count what was trimmed.
+                following = await streams.commands.xrange(
+                    key, min=f"({info['last-delivered-id'].decode()}", count=1
+                )
+                return _parse(following[0][0]) if following else NEVER
     return (0, 0)
 
 

@@ -105,8 +105,8 @@ MUTANTS = {
     "claims from 0-0 each time": Mutant(
         "P5",
         "orchestrator/streams/consumer.py",
-        'self._cursors.get(key, "0-0"),',
-        '"0-0",',
+        '                self._cursors.get(key, "0-0"),',
+        '                "0-0",',
         "tests/integration/test_consumer.py::test_claims_behind_a_window_of_renewed_entries",
     ),
     "no limit on starts": Mutant(

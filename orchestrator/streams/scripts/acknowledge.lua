@@ -5,6 +5,7 @@
 local stream, group, delete = KEYS[1], ARGV[1], ARGV[2] == '1'
 local required = tonumber(ARGV[3])
 local acknowledged = 0
+if redis.call('EXISTS', stream) == 0 then return 0 end
 local others, complete = {}, true
 
 local function parse(id)

@@ -1,8 +1,13 @@
 #!lua flags=allow-oom
 -- End a task from outside a worker (cancel, expiry): the marker decides who was first.
--- KEYS: marker, results, delayed, delayed bodies.
--- ARGV: task id, attempt, state, event (JSON), marker ttl in ms, producer, timestamp, message id.
--- Returns "" when this call ended it, otherwise the state in which it had ended before.
+-- KEYS: marker, results, delayed, delayed bodies, tasks stream.
+-- ARGV: task id, attempt, state, event (JSON), marker ttl in ms, producer, timestamp, message id,
+--   group, entry id ("" to end it also while a worker has it in hand).
+-- Returns "" when this call ended it, otherwise the state in which it had ended before, or "running".
+if ARGV[10] ~= '' and redis.call('EXISTS', KEYS[5]) == 1 then
+  local held = redis.pcall('XPENDING', KEYS[5], ARGV[9], ARGV[10], ARGV[10], 1)
+  if held.err == nil and held[1] then return 'running' end
+end
 local seen = redis.call('GET', KEYS[1])
 local attempt, digest = ARGV[2], ''
 if seen then

@@ -96,8 +96,12 @@ for i = 1, n do
       redis.call('XADD', KEYS[1], '*', 'id', message,
         'timestamp', timestamp, 'data', event, 'producer', producer)
     end
+    local digest = seen and string.match(seen, '^%d*:([^:]*):') or ''
+    if kind == 'retry' then
+      -- This attempt is over: told a second time (the first answer was lost), it is stale.
+      redis.call('SET', marker, (attempt + 1) .. ':' .. digest .. ':', 'PX', ttl)
+    end
     if kind == 'end' then
-      local digest = seen and string.match(seen, '^%d*:([^:]*):') or ''
       redis.call('SET', marker, ARGV[at + 4] .. ':' .. digest .. ':' .. state, 'PX', ttl)
     end
     acknowledge(stream, id)
