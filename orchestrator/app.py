@@ -207,6 +207,8 @@ async def recorder(parts: Parts) -> list[Service]:
             parts.publisher,
             parts.arbiter,
             grace=settings.reconcile_grace,
+            renewed=settings.marker_ttl - settings.lease,
+            max_payload=settings.max_payload,
         ),
         Janitor(parts.publisher),
         Recorder(parts.consumer(RECORDER), parts.database, max_payload=settings.max_payload),

@@ -2,12 +2,16 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from orchestrator.errors import DeadReason
 from orchestrator.task import TaskId, TaskState
+
+# Bounded, since it is indexed: Postgres refuses an index entry of more than 2,704 bytes.
+Word = Annotated[str, BeforeValidator(lambda said: said[:500] if isinstance(said, str) else said)]
 
 
 class EventKind(StrEnum):
@@ -53,7 +57,7 @@ class TaskEvent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     task_id: TaskId
-    agent: str
+    agent: str = Field(max_length=100)  # empty where a message could not be read
     event: EventKind
     at: AwareDatetime
     attempt: int = Field(default=1, ge=1)
@@ -68,19 +72,24 @@ class TaskEvent(BaseModel):
     run_at: AwareDatetime | None = None  # of a retry: when the next attempt is due
     dead_letter: DeadLetter | None = None
 
+    @field_validator("task_id")
+    @classmethod
+    def _canonical(cls, value: str) -> str:
+        return str(UUID(value))
+
 
 class Act(BaseModel):
     """Who did what to which object; `data` of a message on the audit stream."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    action: str  # "transport.reset", "key.created", ...
-    actor: str  # "worker:host-1234-ab12", "key:ak_1f2e", "scheduler:..."
-    object_type: str
-    object_id: str
+    action: Word  # "transport.reset", "key.created", ...
+    actor: Word  # "worker:host-1234-ab12", "key:ak_1f2e", "scheduler:..."
+    object_type: Word
+    object_id: Word
     at: datetime
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
     detail: dict[str, Any] | None = None
-    producer: str | None = None
+    producer: Word | None = None
     sequence: int | None = None  # gapless within one producer; a gap is a loss on the stream

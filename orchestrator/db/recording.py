@@ -27,30 +27,40 @@ TASK_COLUMNS = {
     "tenant": "text", "input": "jsonb", "metadata": "jsonb", "idempotency_key": "text",
     "parent_id": "uuid", "root_id": "uuid", "expires_at": "timestamptz",
 }  # fmt: skip
-_MUTABLE = (
-    "state", "progress", "attempt", "crashes", "digest", "run_at", "published_at", "stream",
-    "entry_id", "worker", "started_at", "finished_at",
+# What a later report changes; where the last message was seen; and what the message asked for,
+# which is filled in once, as an event can be recorded before it.
+_PROGRESS = (
+    "state", "progress", "attempt", "crashes", "run_at", "worker", "started_at", "finished_at",
 )  # fmt: skip
-# Filled in once, when the message of a task is read after its first event.
+_SEEN = ("published_at", "stream", "entry_id")
 _ASKED_FOR = (
-    "queue", "priority", "tenant", "input", "metadata", "idempotency_key", "parent_id", "root_id",
-    "expires_at", "created_at",
+    "digest", "queue", "priority", "tenant", "input", "metadata", "idempotency_key", "parent_id",
+    "root_id", "expires_at", "created_at",
 )  # fmt: skip
-_LOADED = ("id", "agent", "created_at", *_MUTABLE)
+_LOADED = ("id", "agent", "created_at", "digest", *_PROGRESS, *_SEEN)
 
-# The guard is for a row that another transaction wrote since we read: it never goes back.
+# Column by column, because another recorder may have made the row since we looked for it, from the
+# other half of its messages: nothing goes back, and nothing that is known is lost.
+_LATER = (
+    "excluded.progress > tasks.progress"
+    " OR (excluded.progress = tasks.progress AND excluded.state = tasks.state)"
+)
 UPSERT_TASKS = Insert(
     "tasks",
     TASK_COLUMNS,
     "ON CONFLICT (id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in _MUTABLE)
+    + ", ".join(
+        f"{name} = CASE WHEN {_LATER} THEN excluded.{name} ELSE tasks.{name} END"
+        for name in _PROGRESS
+    )
+    + ", "
+    + ", ".join(f"{name} = coalesce(excluded.{name}, tasks.{name})" for name in _SEEN)
     + ", "
     + ", ".join(
         f'"{name}" = CASE WHEN tasks.digest IS NULL THEN excluded."{name}" ELSE tasks."{name}" END'
         for name in _ASKED_FOR
     )
-    + ", updated_at = now() WHERE excluded.progress > tasks.progress"
-    " OR (excluded.progress = tasks.progress AND excluded.state = tasks.state)",
+    + ", updated_at = now()",
 )
 INSERT_TASKS = Insert("tasks", TASK_COLUMNS, "ON CONFLICT (id) DO NOTHING RETURNING id::text")
 INSERT_RESULTS = Insert(

@@ -88,12 +88,12 @@ async def translated() -> AsyncIterator[None]:
 def unrecordable(error: DBAPIError) -> Exception:
     """What an error of a write means: these data will never go in, or not now.
 
-    Only what Postgres says of the data (classes 22, 23, 54, and text it cannot encode) is about
+    Only what Postgres says of the data (classes 21, 22, 23, 54, and text it cannot encode) is about
     the data. A missing table or right is ours to mend, and no reason to set messages aside.
     """
     state = str(getattr(error.orig, "sqlstate", "") or "")
     said = str(error.orig or error).splitlines()[0]
-    if state[:2] in {"22", "23", "54"} or state == "":
+    if state[:2] in {"21", "22", "23", "54"} or state == "":
         return Unrecordable(said)
     return Unavailable("Postgres", f"it refuses our statements: {said}; is the schema at head?")
 

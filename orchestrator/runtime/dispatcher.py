@@ -176,10 +176,8 @@ class Dispatcher:
         """Start what may start; end what may not."""
         ready: list[Flight] = []
         for delivery in deliveries:
-            flying = self._flights.get((delivery.stream, delivery.entry_id))
-            if flying is not None:
-                self._taken_over_from_ourselves(flying, delivery)
-                continue
+            if (delivery.stream, delivery.entry_id) in self._flights:
+                continue  # at work on it already
             boarded = board(
                 delivery,
                 self.registry,
@@ -223,6 +221,7 @@ class Dispatcher:
             entry_id=flight.delivery.entry_id,
             count=flight.delivery.count,
             marker=self.streams.keys.marker(flight.task.task_id),
+            begun=f"{flight.attempt}:{flight.digest}:",
             deadline=flight.began + agent.timeout.total_seconds(),
         )
         flight.running = asyncio.create_task(self._fly(flight, agent))
@@ -298,16 +297,6 @@ class Dispatcher:
             )
         except (Unavailable, Overloaded) as error:
             logger.warning("not audited: %s", error, extra={"event": "audit.lost"})
-
-    def _taken_over_from_ourselves(self, flight: Flight, delivery: Delivery) -> None:
-        """Our own sweep claimed an entry that we are at work on: the lease thread was late.
-
-        The run goes on as this later delivery; its fence is the new count.
-        """
-        flight.delivery = delivery
-        held = self.lease.held.get((delivery.stream, delivery.entry_id))
-        if held is not None:
-            held.count = delivery.count
 
     def lost(self, entries: list[tuple[str, str]]) -> None:
         """Runs whose task ended elsewhere or whose entry another worker owns: stop them."""

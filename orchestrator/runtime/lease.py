@@ -35,6 +35,7 @@ class Held:
     entry_id: str
     count: int
     marker: str
+    begun: str  # what the marker says while the run is under way
     deadline: float  # time.monotonic()
 
 
@@ -109,7 +110,7 @@ class Lease:
         for stream, entries in by_stream.items():
             for start in range(0, len(entries), CHUNK):
                 chunk = entries[start : start + CHUNK]
-                pairs = itertools.chain.from_iterable((e.entry_id, e.count) for e in chunk)
+                pairs = itertools.chain.from_iterable((e.entry_id, e.begun) for e in chunk)
                 reply = await streams.run(
                     "renew",
                     [stream, *(each.marker for each in chunk)],

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ from orchestrator.task import Durability, Task, TaskId, TaskState
 logger = logging.getLogger("aurora.submitter")
 
 REFUSE_AT = 0.70  # of Redis' maxmemory; workers stop reading at 0.75, completions never stop
+RECENT = 10_000  # tasks that may not be recorded yet
 LOOK_EVERY = 1.0  # seconds between looks at Redis' memory, and at Postgres while waiting
 
 
@@ -69,6 +71,8 @@ class TaskSubmitter:
         self._store = store
         self._tail = tail
         self._arbiter = arbiter
+        # Agents of tasks that the stream alone has accepted: the recorder may not know them yet.
+        self._recent: OrderedDict[TaskId, str] = OrderedDict()
         self._looked_at_memory = 0.0
         self._memory_share = 0.0
 
@@ -103,6 +107,7 @@ class TaskSubmitter:
         await self._admit(chosen)
         if chosen is Durability.STREAM:
             entry_ids = await self._publish(tasks)
+            self._remember(tasks)
             return [
                 Receipt(task_id=task.task_id, entry_id=entry_id, state=_first_state(task))
                 for task, entry_id in zip(tasks, entry_ids, strict=True)
@@ -153,7 +158,12 @@ class TaskSubmitter:
         The request is a column and then the arbiter: with Redis down it is accepted, and the
         reconciler completes it.
         """
-        state, agent, attempt = await self._store().request_cancel(task_id, actor=actor)
+        try:
+            state, agent, attempt = await self._store().request_cancel(task_id, actor=actor)
+        except TaskNotFound:
+            if task_id not in self._recent:
+                raise
+            state, agent, attempt = TaskState.QUEUED, self._recent[task_id], 1
         if state.is_terminal:
             return state
         event = TaskEvent(
@@ -232,9 +242,16 @@ class TaskSubmitter:
     async def _unrecorded(self, task_id: TaskId) -> TaskState:
         """Known to Redis only: begun, delayed, or not at all."""
         found = await self._arbiter.standing(task_id)
-        if found is None:
-            raise TaskNotFound(task_id)
-        return found
+        if found is not None:
+            return found
+        if task_id in self._recent:
+            return TaskState.QUEUED
+        raise TaskNotFound(task_id)
+
+    def _remember(self, tasks: Sequence[Task]) -> None:
+        self._recent.update({task.task_id: task.agent for task in tasks[-RECENT:]})
+        while len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
 
 
 def _first_state(task: Task) -> TaskState:

@@ -5,17 +5,17 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.alert import Alert, AlertRule, NotAnAlert, normalise
+from orchestrator.alert import Alert, NotAnAlert, normalise
 from orchestrator.db.alerts import ReceivedAlert, store_alerts
 from orchestrator.db.session import Database
 from orchestrator.errors import DeadReason, Overloaded, Rejected, Unavailable
 from orchestrator.record import AuditEntry, DeadLetterRecord, Unrecordable, Writes, set_aside
-from orchestrator.registry import AgentRegistry
+from orchestrator.registry import AgentClass, AgentRegistry
 from orchestrator.runtime.service import OUTAGE_PAUSE, Stop
 from orchestrator.streams.consumer import Consumer, Delivery
 from orchestrator.streams.message import check_size, decode, entry_time, raw_fields
 from orchestrator.streams.names import Stream
-from orchestrator.task import Priority, Task, derived_id, idempotent_id
+from orchestrator.task import Task, derived_id, idempotent_id
 
 logger = logging.getLogger("aurora.alerts")
 
@@ -115,22 +115,11 @@ class AlertHandler:
 
     def _tasks(self, alert: Alert) -> tuple[Task, ...]:
         """One task for each agent with a rule that matches; derived ids, so never two."""
-        found = []
-        for agent in self.registry:
-            for rule in agent.alerts:
-                priority = _asked(rule, alert, agent.name)
-                if priority is None:
-                    continue
-                task = agent.task(
-                    alert,
-                    task_id=idempotent_id(tenant="alerts", agent=agent.name, key=alert.id),
-                    priority=priority,
-                    metadata={"alert_id": alert.id},
-                )
-                check_size(task, self.max_payload)
-                found.append(task)
-                break
-        return tuple(found)
+        found = (_task(agent, alert) for agent in self.registry)
+        tasks = tuple(task for task in found if task is not None)
+        for task in tasks:
+            check_size(task, self.max_payload)
+        return tasks
 
     def _set_aside(
         self, delivery: Delivery, reason: DeadReason, detail: str, writes: Writes
@@ -149,15 +138,25 @@ class RuleFailed(Rejected):
     reason = DeadReason.RULE_FAILED
 
 
-def _asked(rule: AlertRule, alert: Alert, agent: str) -> Priority | None:
-    """The priority that a rule gives this alert, None where it does not match."""
+def _task(agent: AgentClass, alert: Alert) -> Task | None:
+    """The task of the first rule that matches; None without one."""
     try:
-        return rule.priority_of(alert) if rule.matches(alert) else None
+        for rule in agent.alerts:
+            if rule.matches(alert):
+                return agent.task(
+                    alert,
+                    task_id=idempotent_id(tenant="alerts", agent=agent.name, key=alert.id),
+                    priority=rule.priority_of(alert),
+                    metadata={"alert_id": alert.id},
+                )
+    except Rejected:
+        raise
     except Exception as error:
-        logger.exception("a rule of agent %s raised", agent, extra={"event": "rule.raised"})
+        logger.exception("a rule of agent %s raised", agent.name, extra={"event": "rule.raised"})
         raise RuleFailed(
-            f"a rule of agent {agent!r} raised {type(error).__name__}: {error}"
+            f"a rule of agent {agent.name!r} raised {type(error).__name__}: {error}"
         ) from error
+    return None
 
 
 def _letter(delivery: Delivery, reason: DeadReason, detail: str) -> DeadLetterRecord:

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from orchestrator.db.reconciling import Cursor, OpenTasks
-from orchestrator.errors import DeadReason
+from orchestrator.errors import DeadReason, PayloadTooLarge
 from orchestrator.event import EventKind, TaskEvent
 from orchestrator.record import OpenTask
 from orchestrator.runtime.service import Stop, every
 from orchestrator.streams.arbiter import Arbiter
+from orchestrator.streams.message import check_size
 from orchestrator.streams.publisher import Publisher
 from orchestrator.streams.whereabouts import EntryId, Lookup, Where, ends_of, look, recorded_past
-from orchestrator.task import Priority
+from orchestrator.task import Priority, Task
 
 logger = logging.getLogger("aurora.reconciler")
 
@@ -41,14 +42,26 @@ class Reconciler:
     name = "reconciler"
 
     def __init__(
-        self, tasks: OpenTasks, publisher: Publisher, arbiter: Arbiter, *, grace: timedelta
+        self,
+        tasks: OpenTasks,
+        publisher: Publisher,
+        arbiter: Arbiter,
+        *,
+        grace: timedelta,
+        renewed: timedelta,
+        max_payload: int,
     ) -> None:
-        """Store. `grace`: how young a row is left alone, as it may be on its way."""
+        """Store. `grace`: how young a row is left alone, as it may be on its way.
+
+        `renewed`: what is left of a marker that a worker renewed within its lease.
+        """
         self.tasks = tasks
         self.publisher = publisher
         self.streams = publisher.streams
         self.arbiter = arbiter
         self.grace = grace
+        self.renewed = renewed
+        self.max_payload = max_payload
         self._stop = Stop()
         self._cursor: Cursor | None = None
         self._observed: Observation | None = None
@@ -69,8 +82,9 @@ class Reconciler:
         if self._observed is not None:
             if not await recorded_past(self.streams, self._observed.marks):
                 return  # the recorder is behind: nothing can be said yet
-            await self._bring_on(self._observed.rows)
-            self._observed = None
+            # Forgotten first: should publishing fail half way, it begins with another look.
+            rows, self._observed = self._observed.rows, None
+            await self._bring_on(rows)
         self._observed = await self._observe()
 
     async def _observe(self) -> Observation | None:
@@ -81,7 +95,9 @@ class Reconciler:
         if not candidates:
             return None
         keys = self.streams.keys
-        places = await look(self.streams, [self._lookup(row) for row in candidates])
+        places = await look(
+            self.streams, [self._lookup(row) for row in candidates], renewed=self.renewed
+        )
         # After the look: whatever made a message vanish before it is on the streams by now, so
         # the recorder that has passed these marks has seen it.
         lanes = [lane for queue in await self.streams.queues() for lane in keys.lanes(queue)]
@@ -98,12 +114,9 @@ class Reconciler:
         unchanged = [row for row in rows if now.get(row.task_id) == row]
         if not unchanged:
             return
-        for row in unchanged:
-            if row.task is None:
-                await self._give_up(row)
+        messages = [found for row in unchanged if (found := await self._next_message(row))]
         # An end that never reached Postgres would keep the task from running again.
-        await self.arbiter.forget([row.task_id for row in unchanged])
-        messages = [found for row in unchanged if (found := row.next_message()) is not None]
+        await self.arbiter.forget([message.task_id for message in messages])
         await self.publisher.publish_many(messages)
         logger.warning(
             "published %d tasks again whose messages were lost", len(messages),
@@ -130,12 +143,26 @@ class Reconciler:
                 unless_begun=None if by else (lookup.stream, lookup.entry_id),
             )
 
-    async def _give_up(self, row: OpenTask) -> None:
-        """Its message was trimmed before the recorder read it: nobody knows what it asked for."""
-        error = {
-            "type": DeadReason.LOST.value,
-            "message": "its message was removed from the stream before it was recorded",
-        }
+    async def _next_message(self, row: OpenTask) -> Task | None:
+        """The message that brings a task on again; None where there can be none, and it ends."""
+        message = row.next_message()
+        if message is None:
+            await self._give_up(
+                row,
+                DeadReason.LOST,
+                "its message was removed from the stream before it was recorded",
+            )
+            return None
+        try:
+            check_size(message, self.max_payload)
+        except PayloadTooLarge as error:
+            # Every reader would refuse it, and it would come back here for ever.
+            await self._give_up(row, error.reason, str(error))
+            return None
+        return message
+
+    async def _give_up(self, row: OpenTask, reason: DeadReason, why: str) -> None:
+        error = {"type": reason.value, "message": why}
         await self.arbiter.end(
             self._event(row, EventKind.DEAD, error), producer=self.publisher.producer
         )

@@ -161,7 +161,7 @@ class Consumer:
                 return found
             self._trouble.lost_reply = False
         if time.monotonic() >= self._next_claim:
-            if found := await self._claim(free):
+            if found := await self._claim(free, known):
                 return found
             self._next_claim = time.monotonic() + SWEEP
         if found := await self._take(free, steps):
@@ -192,10 +192,10 @@ class Consumer:
             )
         return _deliveries(reply)
 
-    async def _claim(self, free: int) -> list[Delivery]:
+    async def _claim(self, free: int, known: Collection[str]) -> list[Delivery]:
         for key in self._watched:
             for _ in range(CLAIM_CALLS):
-                claimed = await self._claim_some(key, min(free, CLAIM_COUNT))
+                claimed = await self._claim_some(key, min(free, CLAIM_COUNT), known)
                 if claimed:
                     logger.warning(
                         "claimed %d entries of %s from a consumer that fell silent",
@@ -208,7 +208,7 @@ class Consumer:
                     break
         return []
 
-    async def _claim_some(self, key: str, count: int) -> list[Delivery]:
+    async def _claim_some(self, key: str, count: int, known: Collection[str]) -> list[Delivery]:
         """One window of the pending list, from where the last one ended.
 
         The cursor is kept, because one call looks at ten times its count only: from 0-0 each time,
@@ -223,6 +223,7 @@ class Consumer:
                 int(self.lease.total_seconds() * 1000),
                 self._cursors.get(key, "0-0"),
                 count,
+                *known,
             ],
         )
         self._cursors[key] = cursor.decode()

@@ -32,6 +32,7 @@ class ResultTail:
         self._position: str | None = None
         self._heard_from = (0, 0)  # ends of entries after this one are in `_recent`, or were heard
         self._recent: OrderedDict[TaskId, TaskEvent] = OrderedDict()
+        self._starting = asyncio.Lock()
         self._stopping = False
 
     async def expect(self, task_id: TaskId, *, since: str | None) -> "asyncio.Future[TaskEvent]":
@@ -41,11 +42,8 @@ class ResultTail:
         certain to be heard.
         """
         future: asyncio.Future[TaskEvent] = asyncio.get_running_loop().create_future()
-        if self._reading is None:
-            # The millisecond of an entry on another stream of the same server: the end is later.
-            self._position = f"{since.partition('-')[0]}-0" if since else await self._last_id()
-            self._heard_from = _order(self._position)
-            self._reading = asyncio.create_task(self._read(), name="aurora result tail")
+        async with self._starting:
+            await self._start(since)
         if task_id in self._recent:
             future.set_result(self._recent[task_id])
             return future
@@ -55,6 +53,13 @@ class ResultTail:
             if past is not None and not future.done():
                 future.set_result(past)
         return future
+
+    async def _start(self, since: str | None) -> None:
+        if self._reading is None:
+            # The millisecond of an entry on another stream of the same server: the end is later.
+            self._position = f"{since.partition('-')[0]}-0" if since else await self._last_id()
+            self._heard_from = _order(self._position)
+            self._reading = asyncio.create_task(self._read(), name="aurora result tail")
 
     def forget(self, task_id: TaskId, future: "asyncio.Future[TaskEvent]") -> None:
         """Nobody waits on this future any more."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 
 from redis.exceptions import ResponseError
@@ -32,15 +33,22 @@ class Lookup:
     entry_id: str | None
 
 
-async def look(streams: Streams, lookups: Sequence[Lookup]) -> list[Where]:
-    """Where each is now, in one round trip for a hundred."""
+async def look(streams: Streams, lookups: Sequence[Lookup], *, renewed: timedelta) -> list[Where]:
+    """Where each is now, in one round trip for a hundred.
+
+    `renewed`: a marker that lives longer than that was renewed by a worker within the lease.
+    """
     found: list[Where] = []
     keys = streams.keys
     for start in range(0, len(lookups), 100):
         chunk = lookups[start : start + 100]
         where = [part for each in chunk for part in (each.stream, keys.marker(each.task_id))]
         what = [part for each in chunk for part in (each.task_id, each.entry_id or "")]
-        reply = await streams.run("look", [keys.delayed, *where], [ORCHESTRATOR, *what])
+        reply = await streams.run(
+            "look",
+            [keys.delayed, *where],
+            [ORCHESTRATOR, int(renewed.total_seconds() * 1000), *what],
+        )
         found += [Where(each.decode()) for each in reply]
     return found
 

@@ -59,7 +59,7 @@ async def test_claims_behind_a_window_of_renewed_entries(streams, publisher):
             streams.keys.tasks, ORCHESTRATOR, "dead", 0, fresh, justid=True
         )
         claimer._next_claim = 0.0
-        return await claimer._claim(10)
+        return await claimer._claim(10, ())
 
     found = await wait_until(claimed, what="orphans behind the window are claimed")
     assert {each.entry_id for each in found} <= {each.entry_id for each in taken[1200:]}

@@ -29,7 +29,10 @@ async def parts(settings, streams):
 
 
 def reconciler(parts: Parts) -> Reconciler:
-    return Reconciler(OpenTasks(parts.database), parts.publisher, parts.arbiter, grace=timedelta(0))
+    return Reconciler(
+        OpenTasks(parts.database), parts.publisher, parts.arbiter, grace=timedelta(0),
+        renewed=timedelta(hours=1), max_payload=parts.settings.max_payload,
+    )  # fmt: skip
 
 
 async def record_all(parts: Parts) -> None:
@@ -151,7 +154,7 @@ async def test_one_bad_row_does_not_hold_up_its_batch(parts, database):
 
     assert len(await rows(database, "SELECT * FROM tasks")) == 5
     letters = await rows(database, "SELECT reason FROM dead_letters ORDER BY reason")
-    assert [each["reason"] for each in letters] == ["unrecordable", "unrecordable"]
+    assert [each["reason"] for each in letters] == ["malformed", "unrecordable"]
 
 
 async def test_nul_and_hostile_text_are_recorded(parts, database):

@@ -5,7 +5,8 @@
 -- Returns 1 when it was said.
 local ended = string.match(redis.call('GET', KEYS[2]) or '', '^%d*:[^:]*:(.+)$')
 if ended or redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-local found = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1)
+local found = redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1)
+if found.err then return 0 end
 if not found[1] or found[1][2] ~= ARGV[2] or tonumber(found[1][4]) ~= tonumber(ARGV[4]) then
   return 0
 end

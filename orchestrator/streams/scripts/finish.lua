@@ -6,7 +6,8 @@
 --   event (JSON), due in ms, body of the delayed message (JSON), state,
 --   message id of the event.
 -- kind: "end" a terminal event; "retry" event and delayed; "postpone" delayed without an event;
---   "reject" an event about the entry, the task is not touched; "drop" only acknowledge.
+--   "reject" an event about the entry, the task is not touched; "drop" only acknowledge, where the
+--   task has ended.
 -- Returns for each attempt: "ok"; "stale", this worker does not own the entry (nothing was done);
 --   "ended", another entry of the task was first (acknowledged, nothing said).
 local group, consumer, ttl, producer, timestamp = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -90,6 +91,9 @@ for i = 1, n do
   elseif ended and kind ~= 'reject' then
     acknowledge(stream, id)
     answers[i] = (kind == 'drop') and 'ok' or 'ended'
+  elseif kind == 'drop' then
+    -- Nothing ended this task: its entry stays, for whoever owns it next.
+    answers[i] = 'stale'
   else
     if kind == 'retry' or kind == 'postpone' then delay(task, due, body) end
     if kind == 'end' or kind == 'retry' or kind == 'reject' then
