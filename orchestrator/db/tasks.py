@@ -54,8 +54,8 @@ class TaskStore:
         pending: dict[TaskId, Task] = sync.info["aurora_pending"]
 
         async def publish_committed() -> None:
-            # Asked of the rows: the release of a savepoint is told as a commit, and what was
-            # rolled back in one is not told at all.
+            # Asked of the rows: the release of a savepoint is told as a commit, too, and what a
+            # rollback took is in no row.
             kept = await self._existing(list(pending))
             await publish([task for task_id in kept if (task := pending.pop(task_id, None))])
 
@@ -65,13 +65,9 @@ class TaskStore:
             _publishing.add(task)
             task.add_done_callback(_publishing.discard)
 
-        def rolled_back(_: Session) -> None:
-            pending.clear()
-
         if not sync.info.get("aurora_listens"):
             sync.info["aurora_listens"] = True
             event.listen(sync, "after_commit", committed)
-            event.listen(sync, "after_rollback", rolled_back)
 
     async def _existing(self, task_ids: Sequence[TaskId]) -> list[TaskId]:
         async with self.database.transaction() as connection:

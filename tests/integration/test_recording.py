@@ -195,7 +195,7 @@ async def test_a_session_publishes_if_and_only_if_it_commits(parts):
         await session.commit()
     set_submitter(None)
 
-    await wait_until(lambda: length(parts), what="published after the commit")
+    assert await wait_until(lambda: length(parts), what="published after the commit") == 1
     found = await rows(parts.database, "SELECT id::text FROM tasks")
     assert [each["id"] for each in found] == [handle.task_id]
 

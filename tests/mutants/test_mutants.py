@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 OWNER = "tests/integration/test_owner.py"
 RECORDING = "tests/integration/test_recording.py"
+ATTACKS = "tests/integration/test_attacks.py"
 PROMISES = "tests/acceptance/test_promises.py"
 COPIED = ("orchestrator", "agents", "migrations", "tests", "pyproject.toml", "alembic.ini")
 
@@ -45,6 +46,27 @@ MUTANTS = {
         "return found[1][2] == consumer and tonumber(found[1][4]) == count",
         "return found[1][2] == consumer",
         f"{OWNER}::test_the_consumers_name_is_no_fence",
+    ),
+    "acknowledged although nothing ended it": Mutant(
+        "P4",
+        "orchestrator/streams/scripts/finish.lua",
+        "elseif kind == 'drop' then",
+        "elseif false then",
+        f"{ATTACKS}::test_what_nobody_ended_is_not_acknowledged",
+    ),
+    "our own sweep counts as a start": Mutant(
+        "P6",
+        "orchestrator/streams/scripts/claim.lua",
+        "if known[entry[1]] then",
+        "if false then",
+        f"{ATTACKS}::test_our_own_sweep_does_not_take_what_we_have_in_hand",
+    ),
+    "a session publishes what it rolled back": Mutant(
+        "P1",
+        "orchestrator/db/tasks.py",
+        "            kept = await self._existing(list(pending))\n",
+        "            kept = list(pending)\n",
+        f"{RECORDING}::test_a_session_publishes_if_and_only_if_it_commits",
     ),
     "no end marker": Mutant(
         "P2",
