@@ -3,12 +3,11 @@
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
-from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from orchestrator.errors import DeadReason
-from orchestrator.task import TaskId, TaskState
+from orchestrator.task import TaskId, TaskState, canonical_id
 
 # Bounded, since it is indexed: Postgres refuses an index entry of more than 2,704 bytes.
 Word = Annotated[str, BeforeValidator(lambda said: said[:500] if isinstance(said, str) else said)]
@@ -75,7 +74,7 @@ class TaskEvent(BaseModel):
     @field_validator("task_id")
     @classmethod
     def _canonical(cls, value: str) -> str:
-        return str(UUID(value))
+        return canonical_id(value)
 
 
 class Act(BaseModel):

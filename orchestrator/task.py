@@ -5,6 +5,7 @@ Values and rules only. A `Task` is what the wire carries in `data` (design secti
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -20,6 +21,8 @@ NAMESPACE = UUID("ae37848d-4000-58c2-a7b5-80b4fe022e7d")
 Name = Annotated[
     str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.\-]+$")
 ]
+_CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 TaskId = str  # canonical text of a UUID; kept as text because it is only ever passed on
 
 
@@ -113,7 +116,7 @@ class Task(BaseModel):
     @field_validator("task_id", "parent_id", "root_id")
     @classmethod
     def _canonical(cls, value: str | None) -> str | None:
-        return None if value is None else str(UUID(value))
+        return None if value is None else canonical_id(value)
 
     @field_validator("queue")
     @classmethod
@@ -132,6 +135,12 @@ def content_digest(agent: str, task_input: Mapping[str, Any]) -> str:
     """32 hex digits over agent and input; key order and white space do not matter."""
     canonical = json.dumps([agent, task_input], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def canonical_id(text: str) -> str:
+    """The one spelling of a UUID. Raises ValueError."""
+    # Nearly all come as we write them; parsing each would cost more than the rest of the reading.
+    return text if _CANONICAL.fullmatch(text) else str(UUID(text))
 
 
 def new_id() -> str:

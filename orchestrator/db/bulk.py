@@ -60,7 +60,7 @@ def joined(values: Sequence[Any], kind: str) -> str:
     if (
         found.count(SEPARATOR) != len(texts) - 1
         or "\0" in found
-        or found.count(NULL) != sum(value is None for value in values)
+        or found.count(NULL) != values.count(None)
     ):
         found = SEPARATOR.join(
             NULL if value is None else _RESERVED.sub(REPLACEMENT, as_text(value))

@@ -4,6 +4,7 @@ What a batch does to the record is `fold.fold`'s to say; this file only reads, w
 it that one bad message never holds up the others.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -49,16 +50,22 @@ class Recorder:
         self._stop.set()
 
     async def run(self) -> None:
-        """Record until stopped."""
+        """Record until stopped; the next batch is read while Postgres writes this one."""
+        reading = asyncio.create_task(self._next())
         while not self._stop:
-            try:
-                await self._watch_all()
-            except (Unavailable, Overloaded) as error:
-                logger.warning("recorder waits: %s", error, extra={"event": "redis.away"})
-                await self._stop.sleep(OUTAGE_PAUSE)
-                continue
-            if batch := await self.consumer.next(BATCH, steps=self._steps()):
-                await self._keep(batch)
+            batch = await reading
+            reading = asyncio.create_task(self._next())
+            await self._keep(batch)
+        await self._keep(await reading)
+
+    async def _next(self) -> list[Delivery]:
+        try:
+            await self._watch_all()
+        except (Unavailable, Overloaded) as error:
+            logger.warning("recorder waits: %s", error, extra={"event": "redis.away"})
+            await self._stop.sleep(OUTAGE_PAUSE)
+            return []
+        return await self.consumer.next(BATCH, steps=self._steps())
 
     def _steps(self) -> list[tuple[str, int]]:
         """Half of a batch for each side, and what one leaves for the other.
@@ -84,6 +91,8 @@ class Recorder:
 
     async def _keep(self, batch: Sequence[Delivery]) -> None:
         """Write a batch, however long Postgres is away, and only then acknowledge."""
+        if not batch:
+            return
         said = False
         while True:
             try:

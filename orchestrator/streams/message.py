@@ -10,21 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
-from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
 from orchestrator.errors import MalformedMessage, PayloadTooLarge
 from orchestrator.event import TaskEvent
-from orchestrator.task import Task, derived_id, idempotent_id, iso, new_id
+from orchestrator.task import Task, canonical_id, derived_id, idempotent_id, iso, new_id
 
 Fields = dict[bytes, bytes]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 # How a number looks that may not fit a float: a large exponent, or very many digits. Reading such a
 # number gives infinity, and writing that again would silently give null.
-_HUGE = re.compile(rb"[eE]\+?\d{3}|\d{309}")
+_HUGE = re.compile(rb"\d(?:[eE]\+?\d{3}|\d{308})")
 
 ENVELOPE = 512  # bytes of an entry beside `data`: readers count all of it, so every door does too
 
@@ -172,7 +171,7 @@ def _holds_infinity(value: Any) -> bool:
 
 def _message_id(raw: bytes | None, stream: str, entry_id: str) -> str:
     try:
-        return str(UUID((raw or b"").decode()))
+        return canonical_id((raw or b"").decode())
     except ValueError:
         return derived_id(stream, entry_id)
 
