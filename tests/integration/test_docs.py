@@ -46,7 +46,9 @@ def test_the_readmes_agent_is_an_agent():
     assert namespace["Shout"].name == "shout"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/why.md", "docs/querying.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/why.md", "docs/querying.md", "docs/performance.md"]
+)
 def test_paths_that_a_page_names_exist(page):
     """A link to a file that is gone helps nobody."""
     found = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text())
