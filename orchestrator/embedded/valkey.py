@@ -76,4 +76,5 @@ class EmbeddedValkey(EmbeddedServer):
             return False
 
     def _url(self, port: int) -> str:
-        return f"redis://:{self._password}@{LOOPBACK}:{port}/0"
+        # With the user named: redis-cli -u takes an empty one for a user of that name.
+        return f"redis://default:{self._password}@{LOOPBACK}:{port}/0"
