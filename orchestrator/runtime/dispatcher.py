@@ -6,6 +6,7 @@ Never says that a task succeeded: that is `completion`'s, and only for the owner
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from orchestrator.outcome import Failed, Fault, Outcome, SetAside, Superseded
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.completion import Completion, Ending
 from orchestrator.runtime.flight import Flight, board
-from orchestrator.runtime.lease import Held, Lease, hand_back
+from orchestrator.runtime.lease import EXIT_BLOCKED, Held, Lease, hand_back
 from orchestrator.runtime.runner import Runner
 from orchestrator.runtime.service import Stop, every
 from orchestrator.runtime.voice import Voice
@@ -95,6 +96,7 @@ class Dispatcher:
         self._stop = Stop()
         self._turn = 0
         self._paused: str | None = None
+        self._stubborn = 0
 
     @property
     def busy(self) -> int:
@@ -130,6 +132,14 @@ class Dispatcher:
             # An error of one of them is the worker's: it is raised here, and ends the process.
             await asyncio.gather(*background)
             await self.lease.stop()
+        if self._stubborn:
+            # Their entries are with others by now; waiting for them would be waiting for ever.
+            logger.critical(
+                "%d runs ignore their cancellation; ending this process", self._stubborn,
+                extra={"event": "worker.stubborn"},
+            )  # fmt: skip
+            logging.shutdown()
+            os._exit(EXIT_BLOCKED)
 
     def _beside(self, work: Coroutine[Any, Any, None], *, name: str) -> "asyncio.Task[None]":
         """Run beside the reading; should it end by an error, reading ends too."""
@@ -348,7 +358,8 @@ class Dispatcher:
         cancelled = [flight.running for _, flight in left if flight.running]
         if cancelled:
             # Code that swallows its cancellation does not keep the process.
-            await asyncio.wait(cancelled, timeout=LAST_WORDS)
+            _, left_over = await asyncio.wait(cancelled, timeout=LAST_WORDS)
+            self._stubborn = len(left_over)
         try:
             done = await hand_back(
                 self.streams, held, group=self.consumer.group, consumer=self.consumer.name

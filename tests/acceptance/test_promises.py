@@ -26,6 +26,7 @@ from tests.acceptance.working_agents import (
     InThread,
     Job,
     Noop,
+    Stubborn,
     Wait,
 )
 from tests.support import wait_until
@@ -204,6 +205,27 @@ async def test_sigterm_hands_back_what_does_not_finish(system):
     assert first.returncode == 0
     assert {each["attempt"] for each in again} == {1}
     assert max(each["at"] for each in again) - ended < LEASE + 1.0
+
+
+async def test_code_that_ignores_its_cancellation_does_not_keep_the_process(system):
+    """SIGTERM: everything is handed back, also what runs on, and the process ends."""
+    system.start("recorder")
+    worker = system.start("worker", AURORA_GRACE="0.2")
+    ledger = str(system.ledger())
+    await submit(system, Stubborn, [Job(n=1, ledger=ledger)])
+    await submit(system, Wait, [Job(n=2, seconds=60.0, ledger=ledger)])
+    await wait_until(lambda: len(system.starts()) == 2, what="both run")
+
+    worker.terminate()
+    await wait_until(lambda: worker.poll() is not None, what="it ends", timeout=30)
+
+    pending = await system.parts.streams.commands.xpending_range(
+        "aurora:agent:tasks", "orchestrator", "-", "+", 10
+    )
+    # Handed back: idle for a day, and not counted as a start.
+    assert len(pending) == 2
+    assert all(each["times_delivered"] == 0 for each in pending)
+    assert all(each["time_since_delivered"] > 80_000_000 for each in pending)
 
 
 async def test_postgres_away_under_load_loses_nothing(system):

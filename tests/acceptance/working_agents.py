@@ -4,6 +4,7 @@ Every start is written down outside of Redis and Postgres: one line a start, in 
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -73,6 +74,16 @@ class Crash(Agent[Job, Done]):
     async def run(self, task_input: Job, ctx: RunContext) -> Done:
         note(task_input, ctx)
         os._exit(1)
+
+
+class Stubborn(Agent[Job, Done]):
+    """Swallows its cancellation."""
+
+    async def run(self, task_input: Job, ctx: RunContext) -> Done:
+        note(task_input, ctx)
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(600)
 
 
 class FailOnce(Agent[Job, Done]):
