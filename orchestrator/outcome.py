@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, assert_never
+from typing import Any
 
 from orchestrator.errors import DeadReason
-from orchestrator.task import TaskState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,20 +76,3 @@ class Superseded:
 
 
 Outcome = Completed | Retrying | Failed | SetAside | Expired | Postponed | HandedBack | Superseded
-
-
-def state_after(outcome: Completed | Retrying | Failed | SetAside | Expired) -> TaskState:
-    """The state an outcome leads to."""
-    match outcome:
-        case Completed():
-            return TaskState.SUCCEEDED
-        case Retrying():
-            return TaskState.RETRYING
-        case Failed():
-            return TaskState.FAILED
-        case SetAside():
-            return TaskState.DEAD
-        case Expired():
-            return TaskState.EXPIRED
-        case _:
-            assert_never(outcome)

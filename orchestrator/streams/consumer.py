@@ -78,7 +78,6 @@ class Consumer:
         self.name = name
         self.lease = lease
         self.publisher = publisher
-        self.last_success = time.monotonic()  # of a read; readiness looks at it
         self._watched: dict[str, Stream] = {}
         self._reader = streams.reader()
         self._trouble = _Trouble()
@@ -124,7 +123,6 @@ class Consumer:
         if self._trouble.failures:
             logger.info("Redis answers again", extra={"event": "redis.back"})
             self._trouble.failures = 0
-        self.last_success = time.monotonic()
         return got
 
     def suspect_lost_reply(self) -> None:
