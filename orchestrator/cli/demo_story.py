@@ -164,7 +164,7 @@ class Story:
         """Ids of the tasks that a worker has taken and not ended."""
         streams = self.parts.streams
         found = []
-        async with translated():
+        with translated():
             for lane in streams.keys.lanes("default"):
                 for each in await streams.commands.xpending_range(
                     lane, ORCHESTRATOR, min="-", max="+", count=1000, consumername=consumer
@@ -177,7 +177,7 @@ class Story:
 
     async def _consumer(self, worker: Tied) -> str:
         streams = self.parts.streams
-        async with translated():
+        with translated():
             consumers = await streams.commands.xinfo_consumers(streams.keys.tasks, ORCHESTRATOR)
         names = [each["name"].decode() for each in consumers]
         return next((name for name in names if f"-{worker.pid}-" in name), "")

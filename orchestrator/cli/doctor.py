@@ -145,7 +145,7 @@ def _required(parts: "Parts", key: str) -> tuple[str, ...]:
 async def _alive(parts: "Parts", key: str, group: str) -> bool:
     from orchestrator.streams.connection import translated
 
-    async with translated():
+    with translated():
         consumers = await parts.streams.commands.xinfo_consumers(key, group)
     return any(each["idle"] < ALIVE for each in consumers)
 

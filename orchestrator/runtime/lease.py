@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from orchestrator.errors import Overloaded, Unavailable
+from orchestrator.streams.channel import Part
 from orchestrator.streams.connection import Streams
 
 logger = logging.getLogger("aurora.lease")
@@ -164,6 +165,8 @@ async def hand_back(streams: Streams, entries: list[Held], *, group: str, consum
         by_stream[held.stream].append(held)
     done = 0
     for stream, own in by_stream.items():
-        pairs = itertools.chain.from_iterable((held.entry_id, held.count) for held in own)
+        pairs: list[Part] = []
+        for each in own:
+            pairs += [each.entry_id, each.count]
         done += await streams.run("hand_back", [stream], [group, consumer, *pairs])
     return done

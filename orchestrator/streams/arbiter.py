@@ -63,7 +63,7 @@ class Arbiter:
         """What Redis alone can tell of a task without a row; None: nothing."""
         marker = await self._marker(task_id)
         if marker is None:
-            async with translated():
+            with translated():
                 due = await self._streams.commands.zscore(self._streams.keys.delayed, task_id)
             return TaskState.SCHEDULED if due is not None else None
         state = marker.rpartition(":")[2]
@@ -72,11 +72,11 @@ class Arbiter:
     async def forget(self, task_ids: Sequence[TaskId]) -> None:
         """Drop markers, so that these tasks may run again; the record says they never ended."""
         if task_ids:
-            async with translated():
+            with translated():
                 await self._streams.commands.delete(*map(self._streams.keys.marker, task_ids))
 
     async def _marker(self, task_id: TaskId) -> str | None:
-        async with translated():
+        with translated():
             found: bytes | None = await self._streams.commands.get(
                 self._streams.keys.marker(task_id)
             )

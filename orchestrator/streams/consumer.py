@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError
 from orchestrator.errors import Overloaded, Unavailable
 from orchestrator.streams.connection import Streams, is_missing_group, translated
 from orchestrator.streams.lanes import Step
-from orchestrator.streams.message import Fields
+from orchestrator.streams.message import Fields, fields_of
 from orchestrator.streams.names import Stream
 from orchestrator.streams.publisher import Publisher
 
@@ -180,14 +180,12 @@ class Consumer:
         return _deliveries(reply)
 
     async def _wait(self, count: int) -> list[Delivery]:
-        async with translated():
-            reply = await self._reader.xreadgroup(
-                self.group,
-                self.name,
-                dict.fromkeys(self._watched, ">"),
-                count=count,
-                block=BLOCK_MS,
-            )
+        keys = list(self._watched)
+        with translated():
+            reply = await self._reader.call(
+                "XREADGROUP", "GROUP", self.group, self.name, "COUNT", count, "BLOCK", BLOCK_MS,
+                "STREAMS", *keys, *[">"] * len(keys),
+            )  # fmt: skip
         return _deliveries(reply)
 
     async def _claim(self, free: int, known: Collection[str]) -> list[Delivery]:
@@ -286,7 +284,7 @@ class Consumer:
 
 def _deliveries(reply: Any) -> list[Delivery]:
     return [
-        Delivery(stream=key.decode(), entry_id=entry_id.decode(), fields=_fields(flat))
+        Delivery(stream=key.decode(), entry_id=entry_id.decode(), fields=fields_of(flat))
         for key, entries in reply or ()
         for entry_id, flat in entries
     ]
@@ -294,8 +292,6 @@ def _deliveries(reply: Any) -> list[Delivery]:
 
 def _counted(key: str, entry: Any) -> Delivery:
     entry_id, flat, count = entry
-    return Delivery(stream=key, entry_id=entry_id.decode(), fields=_fields(flat), count=int(count))
-
-
-def _fields(flat: Sequence[bytes] | None) -> Fields:
-    return dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
+    return Delivery(
+        stream=key, entry_id=entry_id.decode(), fields=fields_of(flat), count=int(count)
+    )

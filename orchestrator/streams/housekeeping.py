@@ -30,7 +30,7 @@ async def trim(
 
 async def size_of(streams: Streams, key: str) -> int:
     """Bytes of memory, sampled; 0 for a stream that does not exist."""
-    async with translated():
+    with translated():
         return int(await streams.commands.memory_usage(key) or 0)
 
 

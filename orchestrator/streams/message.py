@@ -6,7 +6,7 @@ we do not know are ignored. Writing is strict, reading forgives what has one cle
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -123,6 +123,11 @@ def decode_event(message: Message) -> TaskEvent:
 def entry_time(entry_id: str) -> datetime:
     """When Redis took the entry, by its own id."""
     return datetime.fromtimestamp(int(entry_id.partition("-")[0]) / 1000, UTC)
+
+
+def fields_of(flat: Sequence[bytes] | None) -> Fields:
+    """An entry's fields as the server lists them; none where it was deleted meanwhile."""
+    return dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
 
 
 def raw_fields(fields: Mapping[bytes, bytes], *, limit: int = 64 * 1024) -> dict[str, str]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.event import Act
-from orchestrator.streams.connection import Streams, translated
+from orchestrator.streams.connection import Streams
 from orchestrator.streams.message import dump, encode
 from orchestrator.streams.names import Stream
 from orchestrator.task import Task, new_id
@@ -33,18 +33,15 @@ class Publisher:
         id, duplicates are one task.
         """
         await self._announce([task])
-        return await self._add(self._lane(task), self._task_fields(task, message_id))
+        return await self._add(*self._entry(task, message_id))
 
     async def publish_many(self, tasks: Sequence[Task]) -> list[str]:
         """Put many tasks on their lanes, in order; the entries' ids."""
         await self._announce(tasks)
         entry_ids: list[str] = []
         for start in range(0, len(tasks), CHUNK):
-            async with translated():
-                pipe = self.streams.commands.pipeline(transaction=False)
-                for task in tasks[start : start + CHUNK]:
-                    pipe.xadd(self._lane(task), self._task_fields(task, None))
-                entry_ids += [each.decode() for each in await pipe.execute()]
+            chunk = tasks[start : start + CHUNK]
+            entry_ids += await self.streams.add([self._entry(task, None) for task in chunk])
         return entry_ids
 
     async def publish_data(
@@ -79,21 +76,18 @@ class Publisher:
             await self._add(self.streams.keys.audit, fields)
 
     async def _add(self, key: str, fields: dict[str, Any]) -> str:
-        async with translated():
-            entry_id: bytes = await self.streams.commands.xadd(key, fields)
-        return entry_id.decode()
+        (entry_id,) = await self.streams.add([(key, fields)])
+        return entry_id
 
     async def _announce(self, tasks: Sequence[Task]) -> None:
         """Tell recorders of queues other than the default, before anything is on them."""
         await self.streams.announce_queues({task.queue for task in tasks})
 
-    def _lane(self, task: Task) -> str:
-        return self.streams.keys.lane(task.queue, task.priority)
-
-    def _task_fields(self, task: Task, message_id: str | None) -> dict[str, Any]:
-        return encode(
+    def _entry(self, task: Task, message_id: str | None) -> tuple[str, dict[str, Any]]:
+        fields = encode(
             dump(task),
             message_id=message_id or task.task_id,
             at=datetime.now(UTC),
             producer=self.producer,
         )
+        return self.streams.keys.lane(task.queue, task.priority), fields

@@ -29,7 +29,7 @@ class StreamStatistics:
 
 async def read(streams: Streams) -> list[StreamStatistics]:
     """Every stream and lane that exists, in three round trips. Raises Unavailable."""
-    async with translated():
+    with translated():
         queues = [each.decode() for each in await streams.commands.smembers(streams.keys.queues)]
         keys = [streams.keys.of(each) for each in (ALERTS, CPS_ALERTS, RESULTS, AUDIT)]
         for queue in ("default", *sorted(queues)):
@@ -60,7 +60,7 @@ async def read(streams: Streams) -> list[StreamStatistics]:
 
 async def missing_groups(streams: Streams) -> list[str]:
     """The required groups that do not exist, as "stream group". Raises Unavailable."""
-    async with translated():
+    with translated():
         pipe = streams.commands.pipeline(transaction=False)
         for stream in STREAMS:
             pipe.xinfo_groups(streams.keys.of(stream))

@@ -11,7 +11,7 @@ from orchestrator.errors import MalformedMessage, Overloaded, Unavailable
 from orchestrator.event import TaskEvent
 from orchestrator.streams.connection import Streams, translated
 from orchestrator.streams.consumer import BACKOFF, BLOCK_MS
-from orchestrator.streams.message import Fields, decode, decode_event
+from orchestrator.streams.message import Fields, decode, decode_event, fields_of
 from orchestrator.task import TaskId
 
 logger = logging.getLogger("aurora.tail")
@@ -73,7 +73,7 @@ class ResultTail:
         """The task's end among the events not older than the entry `since`, if still there."""
         start = f"{since.partition('-')[0]}-0"
         for _ in range(PAGES):  # what lies further on, the record knows
-            async with translated():
+            with translated():
                 page = await self._streams.commands.xrange(
                     self._streams.keys.results, min=start, count=PAGE
                 )
@@ -97,24 +97,23 @@ class ResultTail:
         failures = 0
         while not self._stopping:
             try:
-                async with translated():
-                    reply = await reader.xread(
-                        {self._streams.keys.results: self._position or "$"},
-                        count=PAGE,
-                        block=BLOCK_MS,
-                    )
+                with translated():
+                    reply = await reader.call(
+                        "XREAD", "COUNT", PAGE, "BLOCK", BLOCK_MS,
+                        "STREAMS", self._streams.keys.results, self._position or "$",
+                    )  # fmt: skip
                 failures = 0
             except (Unavailable, Overloaded):
                 await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
                 failures += 1
                 continue
             for _, entries in reply or ():
-                for entry_id, fields in entries:
+                for entry_id, flat in entries:
                     self._position = entry_id.decode()
-                    self._hear(self._event(entry_id, fields), self._position)
+                    self._hear(self._event(entry_id, fields_of(flat)), self._position)
 
     async def _last_id(self) -> str:
-        async with translated():
+        with translated():
             last = await self._streams.commands.xrevrange(self._streams.keys.results, count=1)
         return last[0][0].decode() if last else "0-0"
 

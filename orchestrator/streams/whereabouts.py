@@ -73,7 +73,7 @@ async def recorded_past(streams: Streams, marks: Mapping[str, EntryId]) -> bool:
 
 
 async def _last(streams: Streams, key: str) -> EntryId:
-    async with translated():
+    with translated():
         try:
             info = await streams.commands.xinfo_stream(key)
         except ResponseError as error:
@@ -84,7 +84,7 @@ async def _last(streams: Streams, key: str) -> EntryId:
 
 
 async def _first_unacknowledged(streams: Streams, key: str) -> EntryId:
-    async with translated():
+    with translated():
         try:
             infos = await streams.commands.xinfo_groups(key)
         except ResponseError as error:

@@ -112,7 +112,7 @@ class _GroupsMissing(OrchestratorError):
 
 
 async def _ping(streams: Streams) -> None:
-    async with translated():
+    with translated():
         await streams.commands.ping()
 
 

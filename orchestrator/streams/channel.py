@@ -1,0 +1,142 @@
+"""One connection that many callers share: commands go out as they come, answers come in order.
+
+The library's own client takes a connection from its pool for each command and packs it in Python:
+three to five times the CPU of this (measured, docs/performance.md). What is hard about a
+connection (login, TLS, sockets of either kind, parsing) stays the library's; nothing is retried.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hiredis import pack_command
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+Part = str | bytes | int
+
+
+def packed(*parts: Part) -> bytes:
+    """A command as it goes over the wire."""
+    found: bytes = pack_command(parts)  # type: ignore[arg-type]
+    return found
+
+
+@dataclass(slots=True)
+class _Call:
+    """Commands that were sent together, and the answers so far."""
+
+    expected: int
+    answered: "asyncio.Future[None]"
+    replies: list[Any] = field(default_factory=list)
+
+
+class Channel:
+    """Connects at the first call, and again at the first call after a loss."""
+
+    def __init__(self, make: Callable[[], AbstractConnection], *, timeout: float) -> None:
+        """Store. `timeout`: seconds for an answer; past it the connection is given up."""
+        self._make = make
+        self._timeout = timeout
+        self._waiting: deque[_Call] = deque()
+        self._outgoing: list[bytes] = []
+        self._news = asyncio.Event()
+        self._opening: asyncio.Task[None] | None = None
+        self._line: tuple[asyncio.Task[None], ...] = ()  # who reads and who writes, while it stands
+
+    async def call(self, *parts: Part) -> Any:
+        """One command and its answer. Raises the library's errors."""
+        (reply,) = await self.send([packed(*parts)])
+        return reply
+
+    async def send(self, commands: Sequence[bytes]) -> list[Any]:
+        """Packed commands in one write, and their answers. Raises the first error among them.
+
+        A caller that is cancelled leaves the commands sent; their answers are dropped.
+        """
+        while not self._line:
+            self._opening = self._opening or asyncio.create_task(self._open())
+            await asyncio.shield(self._opening)
+        call = _Call(len(commands), asyncio.get_running_loop().create_future())
+        self._waiting.append(call)
+        self._outgoing.extend(commands)
+        self._news.set()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await call.answered
+        except TimeoutError:
+            error = RedisTimeoutError(f"no answer within {self._timeout:g} s")
+            self._lose(error)
+            raise error from None
+        for reply in call.replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return call.replies
+
+    async def close(self) -> None:
+        """Close the connection; whoever still waits hears that it is gone."""
+        line = self._line
+        self._lose(RedisConnectionError("the connection was closed"))
+        await asyncio.gather(*line, return_exceptions=True)
+
+    async def _open(self) -> None:
+        try:
+            connection: Any = self._make()  # typed in parts only
+            async with asyncio.timeout(self._timeout):
+                await connection.connect()
+        except TimeoutError:
+            raise RedisTimeoutError(f"not connected within {self._timeout:g} s") from None
+        finally:
+            self._opening = None
+        self._line = (
+            asyncio.create_task(self._read(connection), name="aurora redis reading"),
+            asyncio.create_task(self._write(connection), name="aurora redis writing"),
+        )
+        for each in self._line:
+            each.add_done_callback(self._ended)
+
+    async def _write(self, connection: AbstractConnection) -> None:
+        while True:
+            if not self._outgoing:
+                self._news.clear()
+                await self._news.wait()
+            commands, self._outgoing = self._outgoing, []
+            await connection.send_packed_command(commands, check_health=False)
+
+    async def _read(self, connection: AbstractConnection) -> None:
+        # Also while nobody waits: so the loss of an idle connection is seen before it is used.
+        # The library closes the connection when this is cancelled.
+        while True:
+            try:
+                reply = await connection.read_response(disable_decoding=True)
+            except ResponseError as error:
+                reply = error
+            call = self._waiting[0]
+            call.replies.append(reply)
+            if len(call.replies) == call.expected:
+                self._waiting.popleft()
+                if not call.answered.done():
+                    call.answered.set_result(None)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if task in self._line:
+            known = isinstance(error, RedisError | OSError)
+            self._lose(error if known else RedisConnectionError(f"lost: {error!r}"))
+
+    def _lose(self, error: BaseException | None) -> None:
+        """Forget the connection; nobody waits for what will not come."""
+        line, self._line = self._line, ()
+        waiting, self._waiting = self._waiting, deque()
+        self._outgoing = []
+        for task in line:
+            task.cancel()
+        for call in waiting:
+            if not call.answered.done():
+                call.answered.set_exception(error or RedisConnectionError("lost"))

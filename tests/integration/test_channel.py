@@ -1,0 +1,91 @@
+"""The shared connection: answers in order, whoever gives up, fails or loses it meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import ConnectionPool
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from orchestrator.streams.channel import Channel, packed
+from tests.servers import Servers
+
+
+@pytest.fixture
+async def channel(servers: Servers) -> AsyncIterator[Channel]:
+    pool = ConnectionPool.from_url(servers.redis_url, protocol=2)
+    found = Channel(pool.make_connection, timeout=0.5)
+    yield found
+    await found.close()
+
+
+async def test_each_caller_gets_his_own_answer(channel):
+    said = await asyncio.gather(*(channel.call("ECHO", n) for n in range(2_000)))
+    assert said == [str(n).encode() for n in range(2_000)]
+
+
+async def test_an_error_is_its_callers_alone(channel):
+    first, wrong, last = await asyncio.gather(
+        channel.call("ECHO", "a"),
+        channel.call("XADD", "key"),
+        channel.send([packed("ECHO", "b"), packed("ECHO", "c")]),
+        return_exceptions=True,
+    )
+    assert (first, last) == (b"a", [b"b", b"c"])
+    assert isinstance(wrong, ResponseError)
+
+
+async def test_who_gives_up_does_not_shift_the_answers(channel):
+    waiting = asyncio.create_task(channel.call("BLPOP", "nothing", "0.1"))
+    behind = asyncio.create_task(channel.call("ECHO", "mine"))
+    await asyncio.sleep(0.02)
+    waiting.cancel()
+    assert await behind == b"mine"
+    assert await channel.call("ECHO", "after") == b"after"
+
+
+async def test_a_lost_connection_is_told_to_all_who_wait_and_made_again(channel, streams):
+    (own,) = (await channel.call("CLIENT", "ID"),)
+    waiting = [asyncio.create_task(channel.call("BLPOP", "nothing", 5)) for _ in range(3)]
+    await asyncio.sleep(0.02)
+    await streams.commands.client_kill_filter(_id=own)
+    told = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(each, RedisConnectionError) for each in told)
+    assert await channel.call("CLIENT", "ID") != own
+
+
+async def test_an_idle_connection_that_was_lost_is_no_error(channel, streams):
+    own = await channel.call("CLIENT", "ID")
+    await streams.commands.client_kill_filter(_id=own)
+    await asyncio.sleep(0.1)
+    assert await channel.call("ECHO", "again") == b"again"
+
+
+async def test_a_server_that_says_nothing_is_given_up(channel):
+    with pytest.raises(RedisTimeoutError, match=r"0\.5 s"):
+        await channel.call("BLPOP", "nothing", 5)
+    assert await channel.call("ECHO", "again") == b"again"
+
+
+async def test_one_attempt_to_connect_serves_all_who_wait(servers):
+    tried = []
+    pool = ConnectionPool.from_url("redis://127.0.0.1:1/0", protocol=2)
+
+    def make():
+        tried.append(1)
+        return pool.make_connection()
+
+    channel = Channel(make, timeout=0.5)
+    told = await asyncio.gather(*(channel.call("PING") for _ in range(50)), return_exceptions=True)
+    assert all(isinstance(each, RedisConnectionError) for each in told)
+    assert len(tried) == 1
+
+
+async def test_closing_tells_who_waits(channel):
+    waiting = asyncio.create_task(channel.call("BLPOP", "nothing", 5))
+    await asyncio.sleep(0.02)
+    await channel.close()
+    with pytest.raises(RedisConnectionError, match="closed"):
+        await waiting
