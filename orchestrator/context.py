@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,9 @@ from orchestrator.task import Task
 
 Emit = Callable[[dict[str, Any]], Awaitable[bool]]
 Query = Callable[[str, Mapping[str, Any]], Awaitable[list[dict[str, Any]]]]
+
+
+_LOGGER = logging.getLogger("aurora.agent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +26,7 @@ class RunContext:
     deadline: datetime
     emit: Emit
     read: Query
-    logger: logging.Logger = field(default_factory=lambda: logging.getLogger("aurora.agent"))
+    logger: logging.Logger = _LOGGER
 
     @property
     def task_id(self) -> str:

@@ -28,11 +28,19 @@ class EventKind(StrEnum):
     @property
     def state(self) -> TaskState:
         """The state that a task is in after this event."""
-        match self:
-            case EventKind.STARTED | EventKind.PROGRESS:
-                return TaskState.RUNNING
-            case _:
-                return TaskState(self.value)
+        return _STATE_AFTER[self]
+
+
+_STATE_AFTER = {
+    EventKind.STARTED: TaskState.RUNNING,
+    EventKind.PROGRESS: TaskState.RUNNING,
+    EventKind.RETRYING: TaskState.RETRYING,
+    EventKind.SUCCEEDED: TaskState.SUCCEEDED,
+    EventKind.FAILED: TaskState.FAILED,
+    EventKind.CANCELLED: TaskState.CANCELLED,
+    EventKind.EXPIRED: TaskState.EXPIRED,
+    EventKind.DEAD: TaskState.DEAD,
+}
 
 
 class DeadLetter(BaseModel):

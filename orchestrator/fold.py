@@ -28,7 +28,10 @@ from orchestrator.task import TaskId, TaskState, derived_id, new_id, progress
 
 
 def fold(known: Mapping[TaskId, TaskRecord], messages: Iterable[SeenTask | HeardEvent]) -> Writes:
-    """What `messages` do to the record of which `known` are the rows that exist."""
+    """What `messages` do to the record of which `known` are the rows that exist.
+
+    The rows are handed over: those that change are changed.
+    """
     folding = _Fold(known)
     for message in messages:
         if isinstance(message, SeenTask):
@@ -89,7 +92,7 @@ class _Fold:
     def _record(self, task_id: TaskId) -> TaskRecord | None:
         found = self.writes.tasks.get(task_id)
         if found is None and (standing := self.known.get(task_id)) is not None:
-            found = self.writes.tasks[task_id] = replace(standing)
+            found = self.writes.tasks[task_id] = standing
         return found
 
     def _unseen(self, event: TaskEvent) -> TaskRecord:

@@ -5,7 +5,7 @@ What messages do to them is `fold`'s to say; `db.recording` writes them.
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.errors import DeadReason, OrchestratorError
 from orchestrator.event import TaskEvent
@@ -46,8 +46,7 @@ class TaskRecord:
     expires_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenTask:
+class SeenTask(NamedTuple):
     """A message on a tasks stream."""
 
     task: Task
@@ -59,8 +58,7 @@ class SeenTask:
     said_at: str | None = None  # a timestamp that could not be used
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeardEvent:
+class HeardEvent(NamedTuple):
     """A message on the results stream."""
 
     event: TaskEvent
@@ -69,8 +67,7 @@ class HeardEvent:
     said_by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditEntry:
+class AuditEntry(NamedTuple):
     """A row of `audit_events`."""
 
     id: str
@@ -86,8 +83,7 @@ class AuditEntry:
     sequence: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptRecord:
+class AttemptRecord(NamedTuple):
     """A row of `attempts`; `crashed` is an attempt whose worker fell silent."""
 
     task_id: TaskId
@@ -100,8 +96,7 @@ class AttemptRecord:
     finished_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResultRecord:
+class ResultRecord(NamedTuple):
     """A row of `results`."""
 
     task_id: TaskId
@@ -116,8 +111,7 @@ class ResultRecord:
     finished_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetterRecord:
+class DeadLetterRecord(NamedTuple):
     """A row of `dead_letters`."""
 
     id: str

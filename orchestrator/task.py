@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from uuid import UUID, uuid5
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 # The root of every id that we derive: uuid5 of the DNS namespace and "aurora-orchestrator".
 NAMESPACE = UUID("ae37848d-4000-58c2-a7b5-80b4fe022e7d")
@@ -86,6 +86,9 @@ class Priority(StrEnum):
     LOW = "low"
 
 
+_PRIORITIES = frozenset(each.value for each in Priority)
+
+
 class Durability(StrEnum):
     """What accepts a submission: the row in Postgres, or the entry in Redis."""
 
@@ -121,7 +124,7 @@ class Task(BaseModel):
     @field_validator("queue")
     @classmethod
     def _no_lane_names(cls, value: str) -> str:
-        if value in set(Priority):
+        if value in _PRIORITIES:
             raise ValueError(f"{value!r} is a priority, not a queue; set priority instead")
         return value
 
@@ -131,9 +134,12 @@ class Task(BaseModel):
         return content_digest(self.agent, self.input)
 
 
+_canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
 def content_digest(agent: str, task_input: Mapping[str, Any]) -> str:
     """32 hex digits over agent and input; key order and white space do not matter."""
-    canonical = json.dumps([agent, task_input], sort_keys=True, separators=(",", ":"))
+    canonical = _canonical_json([agent, task_input])
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -160,4 +166,4 @@ def derived_id(stream: str, entry_id: str) -> str:
 
 def iso(moment: datetime) -> str:
     """ISO 8601 in UTC with `Z`, microseconds: one spelling on every stream."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.isoformat(timespec="microseconds")[:26] + "Z"

@@ -68,7 +68,7 @@ def _new_task(keys: Keys, row: DeadLetterRow, message: Message) -> Task:
     data["task_id"] = letters.redriven_id(row.id)
     told = data.get("metadata")
     data["metadata"] = {**(told if isinstance(told, dict) else {}), "redrive_of": row.id}
-    return decode_task(Message(id=message.id, at=message.at, data=data, producer=message.producer))
+    return decode_task(message._replace(data=data))
 
 
 def _stream_of(keys: Keys, key: str) -> Stream | None:

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from orchestrator.cli.tied import Tied, start_tied
 from orchestrator.errors import ConfigurationError
-from orchestrator.streams.consumer import BLOCK_MS
+from orchestrator.streams.consumer import BLOCK
 
 logger = logging.getLogger("aurora.dev")
 
 PAUSE_AFTER_CRASH = 1.0  # seconds
 BEYOND_GRACE = 5.0  # seconds for a worker to end after its grace time
-# A read that was under way at SIGTERM ends within BLOCK_MS; as much again for a busy machine.
-READS_ON = 2 * BLOCK_MS / 1000  # seconds
+# A read that was under way at SIGTERM ends within BLOCK; as much again for a busy machine.
+READS_ON = 2 * BLOCK  # seconds
 SETTLE_MS = 300  # an editor writes a file in several steps
 
 

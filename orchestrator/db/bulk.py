@@ -7,6 +7,8 @@ codec for each value, a third of the recorder's time; one joined text a column c
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -55,7 +57,11 @@ class Insert:
 def joined(values: Sequence[Any], kind: str) -> str:
     """A column as one text. Control characters that the format needs become U+FFFD."""
     as_text = _AS_TEXT.get(kind, str)
-    texts = [NULL if value is None else as_text(value) for value in values]
+    first = values[0]
+    if values.count(first) == len(values) and (first is None or kind in _ONE_SPELLING):
+        texts = [NULL if first is None else as_text(first)] * len(values)  # most columns are so
+    else:
+        texts = [NULL if value is None else as_text(value) for value in values]
     found = SEPARATOR.join(texts)
     if (
         found.count(SEPARATOR) != len(texts) - 1
@@ -75,8 +81,10 @@ def json_text(value: Any) -> str:
     return _NUL.sub(rf"\1{REPLACEMENT}", found) if "\\u0000" in found else found
 
 
+_ONE_SPELLING = frozenset({"text", "int", "uuid", "bigint", "timestamptz"})  # equal: same text
 _AS_TEXT: dict[str, Callable[[Any], str]] = {
     "text": str,
     "jsonb": json_text,
-    "timestamptz": lambda moment: moment.isoformat(),
+    # One moment stands in several columns and tables of a batch.
+    "timestamptz": lru_cache(maxsize=8192)(datetime.isoformat),
 }

@@ -169,11 +169,10 @@ class Dispatcher:
             return
         queues = [self.streams.keys.lanes(queue) for queue in self.queues]
         self._turn += 1
-        deliveries = await self.consumer.next(
+        deliveries = await self.consumer.take(
             free,
-            steps=steps(queues, free=free, turn=self._turn),
+            steps(queues, free=free, turn=self._turn),
             known=[entry_id for _, entry_id in self._flights],
-            slots=True,
         )
         if deliveries:
             try:
@@ -229,7 +228,7 @@ class Dispatcher:
         self.lease.held[key] = Held(
             stream=flight.delivery.stream,
             entry_id=flight.delivery.entry_id,
-            count=flight.delivery.count,
+            count=flight.delivery.times,
             marker=self.streams.keys.marker(flight.task.task_id),
             begun=f"{flight.attempt}:{flight.digest}:",
             deadline=flight.began + agent.timeout.total_seconds(),

@@ -10,7 +10,7 @@ from orchestrator.outcome import Expired, Outcome, Postponed, SetAside
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.completion import Ending
 from orchestrator.streams.consumer import Delivery
-from orchestrator.streams.message import decode, decode_task, entry_time
+from orchestrator.streams.message import decode, decode_task
 from orchestrator.task import Task, derived_id
 
 READ_PAST = 4  # times the limit of a message
@@ -56,8 +56,8 @@ def board(
 ) -> Flight | Ending:
     """A flight that may start, or the ending of what may not: unreadable, unknown, too late."""
     now = datetime.now(UTC)
-    task_id = derived_id(delivery.stream, delivery.entry_id)
-    earlier = delivery.count - 1  # deliveries of this entry whose run did not end
+    task_id: str | None = None
+    earlier = delivery.times - 1  # deliveries of this entry whose run did not end
     task: Task | None = None
     outcome: Outcome | None
     try:
@@ -79,7 +79,7 @@ def board(
         outcome = before_start(
             task,
             crashes=task.crashes + earlier,
-            taken=entry_time(delivery.entry_id),
+            taken=message.taken,
             now=now,
             max_starts=max_starts,
         )
@@ -95,7 +95,8 @@ def board(
     assert outcome is not None  # noqa: S101 - an unreadable entry was set aside above
     return Ending(
         delivery=delivery, outcome=outcome, attempt=attempt, crashes=crashes, task=task,
-        task_id=task_id, finished_at=now, ends_task=task is not None,
+        task_id=task_id or derived_id(delivery.stream, delivery.entry_id), finished_at=now,
+        ends_task=task is not None,
     )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ class Voice:
             "emit",
             [flight.delivery.stream, keys.marker(flight.task.task_id), keys.results],
             [
-                self._group, self._consumer, flight.delivery.entry_id, flight.delivery.count,
+                self._group, self._consumer, flight.delivery.entry_id, flight.delivery.times,
                 new_id(), dump(event), self._consumer, iso(now),
             ],
         )  # fmt: skip

@@ -59,7 +59,7 @@ class AlertHandler:
         while not self._stop:
             try:
                 await self.consumer.watch({key: self.stream})
-                if batch := await self.consumer.next(BATCH):
+                if batch := await self.consumer.read(BATCH):
                     await self._handle(batch)
                     await self.consumer.acknowledge(batch)
             except (Unavailable, Overloaded) as error:

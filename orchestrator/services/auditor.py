@@ -50,7 +50,7 @@ class Auditor:
         while not self._stop:
             try:
                 await self.consumer.watch({key: AUDIT})
-                if batch := await self.consumer.next(BATCH):
+                if batch := await self.consumer.read(BATCH):
                     await self._keep(batch)
             except (Unavailable, Overloaded) as error:
                 logger.warning("auditor waits: %s", error, extra={"event": "auditor.waits"})

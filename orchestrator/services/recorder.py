@@ -22,13 +22,14 @@ from orchestrator.record import (
     set_aside,
 )
 from orchestrator.runtime.service import OUTAGE_PAUSE, Stop
-from orchestrator.streams.consumer import Consumer, Delivery
+from orchestrator.services.pairing import Item, Pairing
+from orchestrator.streams.consumer import BLOCK, Consumer, Delivery
 from orchestrator.streams.message import decode, decode_event, decode_task, entry_time, raw_fields
 from orchestrator.streams.names import RESULTS, TASKS
 
 logger = logging.getLogger("aurora.recorder")
 
-BATCH = 1000  # messages in one transaction
+BATCH = 500  # messages of each stream in one transaction
 LOOK_FOR_QUEUES = 1.0  # seconds
 
 
@@ -42,6 +43,7 @@ class Recorder:
         self.consumer = consumer
         self.database = database
         self.max_payload = max_payload
+        self._pairing = Pairing()
         self._stop = Stop()
         self._looked = 0.0
 
@@ -55,28 +57,24 @@ class Recorder:
         while not self._stop:
             batch = await reading
             reading = asyncio.create_task(self._next())
-            await self._keep(batch)
-        await self._keep(await reading)
+            await self._keep(self._pairing.ready(batch, time.monotonic()))
+        await self._keep([*self._pairing.held, *await reading])
 
-    async def _next(self) -> list[Delivery]:
+    async def _next(self) -> list[Item]:
         try:
             await self._watch_all()
         except (Unavailable, Overloaded) as error:
             logger.warning("recorder waits: %s", error, extra={"event": "redis.away"})
             await self._stop.sleep(OUTAGE_PAUSE)
             return []
-        return await self.consumer.next(BATCH, steps=self._steps())
-
-    def _steps(self) -> list[tuple[str, int]]:
-        """Half of a batch for each side, and what one leaves for the other.
-
-        So a task and its end mostly meet in one batch and make one row, and a flood of results
-        does not keep new tasks from being seen.
-        """
-        results = self.consumer.streams.keys.results
-        lanes = [key for key in self.consumer.watched if key != results]
-        half = [(key, BATCH // 2 // max(1, len(lanes) // 3)) for key in lanes]
-        return [*half, (results, BATCH), *((key, BATCH) for key in lanes)]
+        due = self._pairing.due_in(time.monotonic())
+        deliveries = await self.consumer.read(
+            BATCH,
+            keys=[self.consumer.streams.keys.results] if self._pairing.full else None,
+            known=[item.delivery.entry_id for item in self._pairing.held],
+            block=BLOCK if due is None else min(BLOCK, due),
+        )
+        return [self._read(each) for each in deliveries]
 
     async def _watch_all(self) -> None:
         """Read every queue that somebody publishes to, also new ones."""
@@ -89,7 +87,7 @@ class Recorder:
         await self.consumer.watch(watched)
         self._looked = time.monotonic()
 
-    async def _keep(self, batch: Sequence[Delivery]) -> None:
+    async def _keep(self, batch: Sequence[Item]) -> None:
         """Write a batch, however long Postgres is away, and only then acknowledge."""
         if not batch:
             return
@@ -108,32 +106,33 @@ class Recorder:
                     return  # not acknowledged: they are delivered again
                 await self._stop.sleep(OUTAGE_PAUSE)
         try:
-            await self.consumer.acknowledge(batch)
+            await self.consumer.acknowledge([item.delivery for item in batch])
         except (Unavailable, Overloaded) as error:
             # Recorded and not acknowledged: seen again, and then nothing new.
             logger.warning("not acknowledged: %s", error, extra={"event": "redis.away"})
             self.consumer.suspect_lost_reply()
 
-    async def _write(self, batch: Sequence[Delivery]) -> None:
-        writes = Writes()
-        messages = [message for each in batch if (message := self._read(each, writes)) is not None]
+    async def _write(self, batch: Sequence[Item]) -> None:
+        messages = [item.message for item in batch if item.message is not None]
+        letters = [item.letter for item in batch if item.letter is not None]
         try:
-            await record(self.database, messages, also=writes)
+            await record(self.database, messages, also=Writes(dead_letters=letters))
         except Unrecordable as error:
             if len(batch) > 1:
                 middle = len(batch) // 2
                 await self._write(batch[:middle])
                 await self._write(batch[middle:])
                 return
+            refused = batch[0].delivery
             logger.error(  # noqa: TRY400 - Postgres' words are enough
-                "message %s set aside: %s", batch[0].entry_id, error,
+                "message %s set aside: %s", refused.entry_id, error,
                 extra={"event": "message.unrecordable"},
             )  # fmt: skip
-            letter = _letter(batch[0], DeadReason.UNRECORDABLE, str(error))
+            letter = _letter(refused, DeadReason.UNRECORDABLE, str(error))
             await record(self.database, [], also=Writes(dead_letters=[letter]))
 
-    def _read(self, delivery: Delivery, writes: Writes) -> SeenTask | HeardEvent | None:
-        """The message as a value; None when it is another's to deal with, or set aside."""
+    def _read(self, delivery: Delivery) -> Item:
+        """The message as a value; none when it is another's to deal with, or set aside."""
         of_results = delivery.stream == self.consumer.streams.keys.results
         try:
             message = decode(
@@ -145,14 +144,15 @@ class Recorder:
             )
             said_by = message.producer or delivery.stream
             if of_results:
-                return HeardEvent(
+                heard = HeardEvent(
                     event=decode_event(message),
                     stream=delivery.stream,
                     entry_id=delivery.entry_id,
                     said_by=said_by,
                 )
+                return Item(delivery, heard)
             task = decode_task(message)
-            return SeenTask(
+            seen = SeenTask(
                 task=task,
                 digest=task.digest,
                 stream=delivery.stream,
@@ -161,11 +161,11 @@ class Recorder:
                 said_by=said_by,
                 said_at=message.said_at,
             )
+            return Item(delivery, seen)
         except Rejected as error:
             # On a tasks stream the dispatcher sets it aside and says so on the results stream.
-            if of_results:
-                writes.dead_letters.append(_letter(delivery, error.reason, str(error)))
-            return None
+            refused = _letter(delivery, error.reason, str(error)) if of_results else None
+            return Item(delivery, letter=refused)
 
 
 def _letter(delivery: Delivery, reason: DeadReason, detail: str) -> DeadLetterRecord:

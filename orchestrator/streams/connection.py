@@ -251,4 +251,7 @@ def _options(url: str) -> dict[str, Any]:
 
 
 def _source(script: str) -> str:
-    return files("orchestrator.streams").joinpath("scripts", f"{script}.lua").read_text("utf-8")
+    folder = files("orchestrator.streams").joinpath("scripts")
+    found = folder.joinpath(f"{script}.lua").read_text("utf-8")
+    shared = folder.joinpath("acknowledged.lua").read_text("utf-8")
+    return found.replace("-- include acknowledged.lua", shared)

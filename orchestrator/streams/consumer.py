@@ -12,10 +12,10 @@ import secrets
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
@@ -28,10 +28,11 @@ from orchestrator.streams.publisher import Publisher
 
 logger = logging.getLogger("aurora.consumer")
 
-BLOCK_MS = 1000  # a stopping reader is done within this time; it is never cancelled
+BLOCK = 1.0  # seconds; a stopping reader is done within this time, it is never cancelled
 POLL = 0.05  # seconds between looks when there are fewer free slots than lanes
 SWEEP = 1.0  # seconds between claims
 CLAIM_COUNT = 100  # XAUTOCLAIM looks at ten times as many; more would stall the server
+ACKNOWLEDGE_COUNT = 1000  # entries a script call
 CLAIM_CALLS = 50  # windows a sweep: also with one free slot, a long list is gone through quickly
 BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between tries while Redis is away
 
@@ -41,14 +42,13 @@ def unique_name(role: str) -> str:
     return f"{role}:{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """One entry as delivered to this consumer; `count` says the how manyeth delivery it is."""
+class Delivery(NamedTuple):
+    """One entry as delivered to this consumer; `times`: how often it was delivered by now."""
 
     stream: str
     entry_id: str
     fields: Fields
-    count: int = 1
+    times: int = 1
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Consumer:
         lease: timedelta,
         publisher: Publisher,
     ) -> None:
-        """Store; `watch` says what to read before the first `next`."""
+        """Store; `watch` says what to read before the first `take` or `read`."""
         self.streams = streams
         self.group = group
         self.name = name
@@ -96,34 +96,31 @@ class Consumer:
         """The keys that it reads."""
         return tuple(self._watched)
 
-    async def next(
-        self,
-        free: int,
-        *,
-        steps: Sequence[Step] | None = None,
-        known: Collection[str] = (),
-        slots: bool = False,
+    async def take(
+        self, free: int, steps: Sequence[Step], *, known: Collection[str] = ()
     ) -> list[Delivery]:
-        """At most `free` deliveries; empty after about a second without news.
+        """For `free` slots, in the order of `steps`: never more than that.
 
-        `steps`: the order to take in (default: as watched). `known`: ids of entries in hand, so
-        that a lost reply is told from work under way. Errors of the connection are waited out
-        here; the list is then empty.
+        Empty after about a second without news. `known`: ids of entries in hand, so that a lost
+        reply is told from work under way. Errors of the connection are waited out here.
         """
-        try:
-            got = await self._next(free, steps, known, slots=slots)
-        except (Unavailable, Overloaded) as error:
-            await self._back_off(error)
-            return []
-        except ResponseError as error:
-            if not is_missing_group(error):
-                raise
-            await self._repair(error)
-            return []
-        if self._trouble.failures:
-            logger.info("Redis answers again", extra={"event": "redis.back"})
-            self._trouble.failures = 0
-        return got
+        return await self._attempt(lambda: self._take(free, steps, known))
+
+    async def read(
+        self,
+        count: int,
+        *,
+        keys: Collection[str] | None = None,
+        known: Collection[str] = (),
+        block: float = BLOCK,
+    ) -> list[Delivery]:
+        """At most `count` of each stream (`keys`, default: all), in no order among the streams.
+
+        Empty after `block` seconds without news; otherwise as `take`.
+        """
+        return await self._attempt(
+            lambda: self._read(count, list(keys or self._watched), known, block)
+        )
 
     def suspect_lost_reply(self) -> None:
         """Something between a read and its handling failed: look again for what we own."""
@@ -139,21 +136,62 @@ class Consumer:
             by_stream[each.stream].append(each.entry_id)
         for key, ids in by_stream.items():
             stream = self._watched[key]
-            await self.streams.run(
-                "acknowledge",
-                [key],
-                [
-                    self.group,
-                    "0" if stream.kept else "1",
-                    len(stream.groups),
-                    *stream.groups,
-                    *ids,
-                ],
-            )
+            for start in range(0, len(ids), ACKNOWLEDGE_COUNT):
+                await self.streams.run(
+                    "acknowledge",
+                    [key],
+                    [
+                        self.group,
+                        "0" if stream.kept else "1",
+                        len(stream.groups),
+                        *stream.groups,
+                        *ids[start : start + ACKNOWLEDGE_COUNT],
+                    ],
+                )
 
-    async def _next(
-        self, free: int, steps: Sequence[Step] | None, known: Collection[str], *, slots: bool
+    async def _attempt(self, work: Callable[[], Awaitable[list[Delivery]]]) -> list[Delivery]:
+        try:
+            got = await work()
+        except (Unavailable, Overloaded) as error:
+            await self._back_off(error)
+            return []
+        except ResponseError as error:
+            if not is_missing_group(error):
+                raise
+            await self._repair(error)
+            return []
+        if self._trouble.failures:
+            logger.info("Redis answers again", extra={"event": "redis.back"})
+            self._trouble.failures = 0
+        return got
+
+    async def _take(
+        self, free: int, steps: Sequence[Step], known: Collection[str]
     ) -> list[Delivery]:
+        if found := await self._left_behind(free, known):
+            return found
+        reply = await self.streams.run(
+            "take",
+            [key for key, _ in steps],
+            [self.group, self.name, free, *(most for _, most in steps)],
+        )
+        if reply:
+            return _deliveries(reply)
+        if free < len(self._watched):
+            # Blocking on every lane may bring one entry of each: more than there are slots.
+            await asyncio.sleep(POLL)
+            return []
+        return await self._wait(1, list(self._watched), BLOCK)
+
+    async def _read(
+        self, count: int, keys: Sequence[str], known: Collection[str], block: float
+    ) -> list[Delivery]:
+        if found := await self._left_behind(count, known):
+            return found
+        return await self._wait(count, keys, block)
+
+    async def _left_behind(self, free: int, known: Collection[str]) -> list[Delivery]:
+        """What was delivered and is in nobody's hand: a lost reply's, or a silent consumer's."""
         if self._trouble.lost_reply:
             if found := await self._mine(free, known):
                 return found
@@ -162,29 +200,13 @@ class Consumer:
             if found := await self._claim(free, known):
                 return found
             self._next_claim = time.monotonic() + SWEEP
-        if found := await self._take(free, steps):
-            return found
-        if slots and free < len(self._watched):
-            # Blocking on every lane may bring one entry of each: more than there are slots.
-            await asyncio.sleep(POLL)
-            return []
-        return await self._wait(1 if slots else free)
+        return []
 
-    async def _take(self, free: int, steps: Sequence[Step] | None) -> list[Delivery]:
-        steps = steps if steps is not None else [(key, free) for key in self._watched]
-        reply = await self.streams.run(
-            "take",
-            [key for key, _ in steps],
-            [self.group, self.name, free, *(most for _, most in steps)],
-        )
-        return _deliveries(reply)
-
-    async def _wait(self, count: int) -> list[Delivery]:
-        keys = list(self._watched)
+    async def _wait(self, count: int, keys: Sequence[str], block: float) -> list[Delivery]:
         with translated():
             reply = await self._reader.call(
-                "XREADGROUP", "GROUP", self.group, self.name, "COUNT", count, "BLOCK", BLOCK_MS,
-                "STREAMS", *keys, *[">"] * len(keys),
+                "XREADGROUP", "GROUP", self.group, self.name, "COUNT", count,
+                "BLOCK", max(1, int(block * 1000)), "STREAMS", *keys, *[">"] * len(keys),
             )  # fmt: skip
         return _deliveries(reply)
 
@@ -293,5 +315,5 @@ def _deliveries(reply: Any) -> list[Delivery]:
 def _counted(key: str, entry: Any) -> Delivery:
     entry_id, flat, count = entry
     return Delivery(
-        stream=key, entry_id=entry_id.decode(), fields=fields_of(flat), count=int(count)
+        stream=key, entry_id=entry_id.decode(), fields=fields_of(flat), times=int(count)
     )

@@ -5,11 +5,9 @@ we do not know are ignored. Writing is strict, reading forgives what has one cle
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
@@ -21,25 +19,30 @@ from orchestrator.task import Task, canonical_id, derived_id, idempotent_id, iso
 Fields = dict[bytes, bytes]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-# How a number looks that may not fit a float: a large exponent, or very many digits. Reading such a
-# number gives infinity, and writing that again would silently give null.
-_HUGE = re.compile(rb"\d(?:[eE]\+?\d{3}|\d{308})")
-
 ENVELOPE = 512  # bytes of an entry beside `data`: readers count all of it, so every door does too
 
 # A producer's clock this far off is no news about when something happened.
 ABSURD = timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(NamedTuple):
     """One entry, read: what it says, when, and what had to be put right about it."""
 
     id: str
-    at: datetime
     data: dict[str, Any]
+    taken: datetime  # when Redis took the entry
     producer: str | None = None
-    said_at: str | None = None  # the timestamp as it stood, when it was replaced by the entry's
+    timestamp: str | None = None  # what the producer wrote
+
+    @property
+    def at(self) -> datetime:
+        """When it was said: the producer's time, or the entry's own where that is of no use."""
+        return _timestamp(self.timestamp, self.taken)[0]
+
+    @property
+    def said_at(self) -> str | None:
+        """The producer's time as it stood, where it was of no use."""
+        return _timestamp(self.timestamp, self.taken)[1]
 
 
 def encode(
@@ -81,15 +84,12 @@ def decode(fields: Fields, *, stream: str, entry_id: str, limit: int | None = No
         raise MalformedMessage(
             'no field `data`; an entry needs data=\'{"agent": ..., "input": {...}}\''
         )
-    data = _object(raw)
-    own = entry_time(entry_id)
-    at, said_at = _timestamp(fields.get(b"timestamp"), own)
     return Message(
         id=_message_id(fields.get(b"id"), stream, entry_id),
-        at=at,
-        data=data,
+        data=_object(raw),
+        taken=entry_time(entry_id),
         producer=_text(fields.get(b"producer")),
-        said_at=said_at,
+        timestamp=_text(fields.get(b"timestamp")),
     )
 
 
@@ -117,7 +117,8 @@ def decode_task(message: Message) -> Task:
 
 def decode_event(message: Message) -> TaskEvent:
     """The event that a message on the results stream carries. Raises MalformedMessage."""
-    return _validated(TaskEvent, {"at": message.at, **message.data})
+    data = message.data
+    return _validated(TaskEvent, data if "at" in data else {"at": message.at, **data})
 
 
 def entry_time(entry_id: str) -> datetime:
@@ -157,21 +158,19 @@ def _object(raw: bytes) -> dict[str, Any]:
         raise MalformedMessage(f"`data` is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise MalformedMessage(f"`data` is {_kind(data)}; it must be a JSON object")
-    if _HUGE.search(raw) and _holds_infinity(data):
+    if _holds_infinity(data):
         raise MalformedMessage("`data` has a number beyond 1.8e308; send it as a string")
     return data
 
 
 def _holds_infinity(value: Any) -> bool:
-    match value:
-        case float():
-            return math.isinf(value)
-        case dict():
-            return any(map(_holds_infinity, value.values()))
-        case list():
-            return any(map(_holds_infinity, value))
-        case _:
-            return False
+    """True where a number did not fit a float: written again, it would silently be null."""
+    kind = type(value)
+    if kind is dict:
+        return any(map(_holds_infinity, value.values()))
+    if kind is list:
+        return any(map(_holds_infinity, value))
+    return kind is float and math.isinf(value)
 
 
 def _message_id(raw: bytes | None, stream: str, entry_id: str) -> str:
@@ -181,9 +180,8 @@ def _message_id(raw: bytes | None, stream: str, entry_id: str) -> str:
         return derived_id(stream, entry_id)
 
 
-def _timestamp(raw: bytes | None, own: datetime) -> tuple[datetime, str | None]:
+def _timestamp(text: str | None, own: datetime) -> tuple[datetime, str | None]:
     """The time the producer gave, or the entry's own with the text that was not used."""
-    text = _text(raw)
     if text is None:
         return own, None
     try:

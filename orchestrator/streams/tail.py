@@ -10,7 +10,7 @@ from collections import OrderedDict, defaultdict
 from orchestrator.errors import MalformedMessage, Overloaded, Unavailable
 from orchestrator.event import TaskEvent
 from orchestrator.streams.connection import Streams, translated
-from orchestrator.streams.consumer import BACKOFF, BLOCK_MS
+from orchestrator.streams.consumer import BACKOFF, BLOCK
 from orchestrator.streams.message import Fields, decode, decode_event, fields_of
 from orchestrator.task import TaskId
 
@@ -99,7 +99,7 @@ class ResultTail:
             try:
                 with translated():
                     reply = await reader.call(
-                        "XREAD", "COUNT", PAGE, "BLOCK", BLOCK_MS,
+                        "XREAD", "COUNT", PAGE, "BLOCK", int(BLOCK * 1000),
                         "STREAMS", self._streams.keys.results, self._position or "$",
                     )  # fmt: skip
                 failures = 0

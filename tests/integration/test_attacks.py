@@ -207,7 +207,7 @@ async def test_acknowledging_what_redis_has_lost_is_no_error(parts):  # noqa: F8
     from orchestrator.streams.names import TASKS
 
     await consumer.watch({parts.streams.keys.tasks: TASKS})
-    read = await consumer._take(10, None)
+    read = await consumer.read(10)
     await parts.streams.commands.delete(parts.streams.keys.tasks)
     await consumer.acknowledge(read)
 

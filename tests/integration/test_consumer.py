@@ -38,7 +38,7 @@ async def test_no_more_than_there_are_slots(streams, publisher):
     lanes = [(key, 2) for key in reader.watched]
 
     for _ in range(5):
-        got = await reader.next(2, steps=lanes, slots=True)
+        got = await reader.take(2, lanes)
         assert len(got) <= 2
 
 
@@ -47,7 +47,7 @@ async def test_claims_behind_a_window_of_renewed_entries(streams, publisher):
     dead = member(streams, "dead")
     await dead.watch({streams.keys.tasks: TASKS})
     await publisher.publish_many([a_task() for _ in range(1300)])
-    taken = [each for _ in range(2) for each in await dead.next(1000)]
+    taken = [each for _ in range(2) for each in await dead.read(1000)]
     assert len(taken) == 1300
     claimer = member(streams, "claimer", lease=timedelta(milliseconds=400))
     await claimer.watch({streams.keys.tasks: TASKS})
@@ -73,10 +73,10 @@ async def test_an_entry_whose_delivery_was_lost_is_found_without_raising_its_cou
     reader = member(streams, "a", lease=timedelta(hours=1))
     await reader.watch({streams.keys.tasks: TASKS})
     await publisher.publish_many([a_task(), a_task()])
-    in_hand, lost = await reader.next(10)
+    in_hand, lost = await reader.read(10)
 
     reader.suspect_lost_reply()
-    found = await reader.next(10, known=[in_hand.entry_id])
+    found = await reader.read(10, known=[in_hand.entry_id])
 
     assert [(each.entry_id, each.count) for each in found] == [(lost.entry_id, 1)]
     pending = await streams.commands.xpending_range(streams.keys.tasks, ORCHESTRATOR, "-", "+", 9)
@@ -90,7 +90,7 @@ async def test_groups_that_redis_lost_are_made_again_from_the_beginning(streams,
     await streams.commands.delete(streams.keys.tasks)
     await publisher.publish(a_task())
 
-    got = await wait_until(lambda: reader.next(10), what="read after the loss")
+    got = await wait_until(lambda: reader.read(10), what="read after the loss")
 
     assert len(got) == 1
     groups = await streams.commands.xinfo_groups(streams.keys.tasks)
@@ -125,7 +125,7 @@ async def test_a_consumer_with_pending_entries_is_never_deleted(streams, publish
     reader = member(streams, "busy")
     await reader.watch({streams.keys.tasks: TASKS})
     await publisher.publish(a_task())
-    await reader.next(1)
+    await reader.read(1)
     await streams.commands.xgroup_createconsumer(streams.keys.tasks, ORCHESTRATOR, "idle")
 
     async def retired():

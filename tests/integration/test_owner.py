@@ -41,7 +41,7 @@ class Member:
 
     async def take(self) -> Delivery:
         for _ in range(200):
-            if got := await self.consumer.next(1):
+            if got := await self.consumer.read(1):
                 return got[0]
         raise AssertionError("nothing came")
 
@@ -49,7 +49,7 @@ class Member:
         task = task_of(delivery)
         (answer,) = await self.streams.run(
             "begin", [self.streams.keys.marker(task.task_id)],
-            [60_000, task.digest, task.attempt + delivery.count - 1],
+            [60_000, task.digest, task.attempt + delivery.times - 1],
         )  # fmt: skip
         return answer.decode()
 
@@ -58,7 +58,7 @@ class Member:
         self.completion.add(
             Ending(
                 delivery=delivery, outcome=outcome or Completed(b"{}"),
-                task=task, task_id=task.task_id, attempt=task.attempt + delivery.count - 1,
+                task=task, task_id=task.task_id, attempt=task.attempt + delivery.times - 1,
                 finished_at=datetime.now(UTC),
             )
         )  # fmt: skip
@@ -169,7 +169,7 @@ async def test_nothing_is_deleted_before_every_group_has_acknowledged(streams, t
         streams, group=RECORDER, name="r", lease=LEASE, publisher=a.consumer.publisher
     )
     await recorder.watch({streams.keys.tasks: TASKS})
-    read = await recorder.next(10)
+    read = await recorder.read(10)
     assert await streams.commands.xlen(streams.keys.tasks) == 1
     await recorder.acknowledge(read)
     assert await streams.commands.xlen(streams.keys.tasks) == 0
@@ -199,7 +199,7 @@ async def test_handed_back_is_not_a_start(streams, two, task):
     """SIGTERM: the next worker gets it at once, as the same delivery."""
     a, b = two
     delivery = await a.take()
-    held = Held(streams.keys.tasks, delivery.entry_id, delivery.count, "m", "1::", 0.0)
+    held = Held(streams.keys.tasks, delivery.entry_id, delivery.times, "m", "1::", 0.0)
     assert await hand_back(streams, [held], group=ORCHESTRATOR, consumer="a") == 1
 
     again = await b.take()

@@ -39,8 +39,8 @@ async def record_all(parts: Parts) -> None:
     """One pass of the recorder over all that waits."""
     found = Recorder(parts.consumer(RECORDER), parts.database, max_payload=2**18)
     await found._watch_all()
-    while batch := await found.consumer._take(1000, None):
-        await found._keep(batch)
+    while batch := await found.consumer.read(1000, block=0.001):
+        await found._keep([found._read(each) for each in batch])
 
 
 async def execute(database, sql: str) -> None:
@@ -124,8 +124,8 @@ async def test_nothing_is_acknowledged_before_it_is_committed(parts, database):
     await execute(database, "ALTER TABLE tasks RENAME TO elsewhere")
     found = Recorder(parts.consumer(RECORDER), parts.database, max_payload=2**18)
     await found._watch_all()
-    (delivery,) = await found.consumer._take(10, None)
-    keeping = asyncio.create_task(found._keep([delivery]))
+    (delivery,) = await found.consumer.read(10)
+    keeping = asyncio.create_task(found._keep([found._read(delivery)]))
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asyncio.shield(keeping), 0.5)
 

@@ -1,0 +1,103 @@
+"""Which messages the recorder writes at once, and which tasks wait a moment for their end.
+
+A short task's message and its end arrive within milliseconds of each other, on two streams. Written
+together they are one row that is inserted once; apart, a row that is inserted, locked and updated.
+What waits is not acknowledged, so it is not lost with its recorder.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from orchestrator.record import DeadLetterRecord, HeardEvent, SeenTask
+from orchestrator.streams.consumer import Delivery
+from orchestrator.task import TaskId
+
+HOLD = 0.5  # seconds that a row may show up later
+MOST = 4_000  # tasks that wait; with more of them, only ends are read
+MOST_BYTES = 32 * 1024 * 1024
+
+
+class Item(NamedTuple):
+    """A delivery, and what was read of it: a message, a dead letter, or nothing of ours."""
+
+    delivery: Delivery
+    message: SeenTask | HeardEvent | None = None
+    letter: DeadLetterRecord | None = None
+
+
+class Pairing:
+    """Holds tasks back, but only while ends keep coming: without workers nothing waits."""
+
+    def __init__(self) -> None:
+        """Hold nothing yet."""
+        self._held: dict[TaskId, tuple[float, Item]] = {}
+        self._bytes = 0
+        self._heard_at = float("-inf")
+
+    @property
+    def full(self) -> bool:
+        """True when no more tasks should be read before some of these have gone."""
+        return len(self._held) >= MOST or self._bytes >= MOST_BYTES
+
+    @property
+    def held(self) -> list[Item]:
+        """What waits."""
+        return [item for _, item in self._held.values()]
+
+    def due_in(self, now: float) -> float | None:
+        """Seconds until something has waited long enough; None when nothing waits."""
+        for since, _ in self._held.values():
+            return max(0.0, since + HOLD - now)
+        return None
+
+    def ready(self, items: Iterable[Item], now: float) -> list[Item]:
+        """What to write now of these and of what waits: tasks first, then what became of them.
+
+        `now`: time.monotonic().
+        """
+        tasks: list[Item] = []
+        others: list[Item] = []
+        for item in items:
+            (tasks if isinstance(item.message, SeenTask) else others).append(item)
+        heard = [each.message.event.task_id for each in others
+                 if isinstance(each.message, HeardEvent)]  # fmt: skip
+        if heard:
+            self._heard_at = now
+        released = self._released(now)
+        if now - self._heard_at < HOLD:
+            for item in tasks:
+                self._hold(item, now, released)
+            for task_id in heard:
+                if task_id in self._held:
+                    released.append(self._release(task_id))
+        else:
+            released += tasks
+        return released + others
+
+    def _hold(self, item: Item, now: float, released: list[Item]) -> None:
+        assert isinstance(item.message, SeenTask)  # noqa: S101 - only those are given
+        task_id = item.message.task.task_id
+        if task_id in self._held:
+            released.append(item)  # a second message of it: the fold tells duplicates
+        else:
+            self._held[task_id] = (now, item)
+            self._bytes += _size(item)
+
+    def _released(self, now: float) -> list[Item]:
+        """What has waited long enough; everything, where no ends come any more."""
+        ends_come = now - self._heard_at < HOLD
+        overdue = []
+        for task_id, (since, _) in self._held.items():
+            if ends_come and now - since < HOLD:
+                break
+            overdue.append(task_id)
+        return [self._release(task_id) for task_id in overdue]
+
+    def _release(self, task_id: TaskId) -> Item:
+        _, item = self._held.pop(task_id)
+        self._bytes -= _size(item)
+        return item
+
+
+def _size(item: Item) -> int:
+    return sum(map(len, item.delivery.fields.values()))
