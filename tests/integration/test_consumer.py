@@ -63,7 +63,7 @@ async def test_claims_behind_a_window_of_renewed_entries(streams, publisher):
 
     found = await wait_until(claimed, what="orphans behind the window are claimed")
     assert {each.entry_id for each in found} <= {each.entry_id for each in taken[1200:]}
-    assert {each.count for each in found} == {2}
+    assert {each.times for each in found} == {2}
 
 
 async def test_an_entry_whose_delivery_was_lost_is_found_without_raising_its_counter(
@@ -78,7 +78,7 @@ async def test_an_entry_whose_delivery_was_lost_is_found_without_raising_its_cou
     reader.suspect_lost_reply()
     found = await reader.read(10, known=[in_hand.entry_id])
 
-    assert [(each.entry_id, each.count) for each in found] == [(lost.entry_id, 1)]
+    assert [(each.entry_id, each.times) for each in found] == [(lost.entry_id, 1)]
     pending = await streams.commands.xpending_range(streams.keys.tasks, ORCHESTRATOR, "-", "+", 9)
     assert [each["times_delivered"] for each in pending] == [1, 1]
 

@@ -96,7 +96,7 @@ async def test_who_lost_the_entry_says_nothing_and_acknowledges_nothing(streams,
     second = await b.take()
     await b.begin(second)
 
-    assert second.count == 2
+    assert second.times == 2
     assert await a.finish(first) == "stale"
     assert await ends(streams) == []
     pending = await streams.commands.xpending_range(streams.keys.tasks, ORCHESTRATOR, "-", "+", 10)
@@ -112,7 +112,7 @@ async def test_the_consumers_name_is_no_fence(streams, two, task):
     await b.take()
     third = await a.take()
 
-    assert third.count == 3
+    assert third.times == 3
     assert await a.finish(first) == "stale"
     assert await a.finish(third) == "ok"
 
@@ -203,7 +203,7 @@ async def test_handed_back_is_not_a_start(streams, two, task):
     assert await hand_back(streams, [held], group=ORCHESTRATOR, consumer="a") == 1
 
     again = await b.take()
-    assert again.count == 1
+    assert again.times == 1
     assert await a.finish(delivery) == "stale"
 
 
