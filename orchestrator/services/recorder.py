@@ -31,6 +31,10 @@ logger = logging.getLogger("aurora.recorder")
 
 BATCH = 500  # messages of each stream in one transaction
 LOOK_FOR_QUEUES = 1.0  # seconds
+# After a small batch, seconds for the next one to gather: each costs a transaction, whose CPU the
+# tasks want. What comes after a quiet moment is recorded at once.
+GATHER = 0.01
+SMALL = 100  # messages
 
 
 class Recorder:
@@ -46,6 +50,7 @@ class Recorder:
         self._pairing = Pairing()
         self._stop = Stop()
         self._looked = 0.0
+        self._small = False
 
     def stop(self) -> None:
         """Record what has been read, then return."""
@@ -67,6 +72,8 @@ class Recorder:
             logger.warning("recorder waits: %s", error, extra={"event": "redis.away"})
             await self._stop.sleep(OUTAGE_PAUSE)
             return []
+        if self._small:
+            await self._stop.sleep(GATHER)
         due = self._pairing.due_in(time.monotonic())
         deliveries = await self.consumer.read(
             BATCH,
@@ -74,6 +81,7 @@ class Recorder:
             known=[item.delivery.entry_id for item in self._pairing.held],
             block=BLOCK if due is None else min(BLOCK, due),
         )
+        self._small = 0 < len(deliveries) < SMALL
         return [self._read(each) for each in deliveries]
 
     async def _watch_all(self) -> None:
