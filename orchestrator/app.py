@@ -132,6 +132,8 @@ class Parts:
 
     async def close(self) -> None:
         """Close what was opened."""
+        if "submitter" in self.__dict__:
+            await self.submitter.close()
         if "tail" in self.__dict__:
             await self.tail.stop()
         if "streams" in self.__dict__:

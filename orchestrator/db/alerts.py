@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.alert import Alert
+from orchestrator.db.accepting import accept
 from orchestrator.db.bulk import Insert
 from orchestrator.db.recording import write
 from orchestrator.db.session import Database, unrecordable
-from orchestrator.db.tasks import accept
 from orchestrator.record import Writes
 from orchestrator.task import Task, TaskId
 

@@ -30,32 +30,53 @@ class Insert:
         """`columns`: name -> Postgres type, the key first. `then`: ON CONFLICT, RETURNING."""
         self.columns = dict(columns)
         names = ", ".join(f'"{name}"' for name in columns)
-        picks = ", ".join(f"c{i}::{kind}" for i, kind in enumerate(columns.values()))
-        arrays = ", ".join(
-            f"string_to_array(CAST(:p{i} AS text), chr(31), chr(30))" for i in range(len(columns))
-        )
-        aliases = ", ".join(f"c{i}" for i in range(len(columns)))
-        # Names come from this package's own constants, values are bound. Each column ends with a
-        # null of ours: the array of one empty text would otherwise be an empty array.
+        rows = unnested(tuple(columns), lambda i: f":p{i}")
+        # Names come from this package's own constants, values are bound.
         self.statement: TextClause = text(
-            f"INSERT INTO {table} ({names}) SELECT {picks} FROM unnest({arrays})"  # noqa: S608
-            f" AS rows({aliases}) WHERE c0 IS NOT NULL {then}"
+            f"INSERT INTO {table} ({names}) SELECT {picked(columns)} FROM {rows} {then}"  # noqa: S608
         )
 
     async def run(self, connection: AsyncConnection, rows: Sequence[Any]) -> list[Any]:
         """Insert these values, read by attribute; the rows of RETURNING, if there is one."""
         if not rows:
             return []
-        params = {
-            f"p{i}": joined(list(map(attrgetter(name), rows)), kind)
-            for i, (name, kind) in enumerate(self.columns.items())
-        }
-        result = await connection.execute(self.statement, params)
+        result = await connection.execute(self.statement, parameters(texts(rows, self.columns)))
         return list(result) if result.returns_rows else []
+
+
+def unnested(names: Sequence[str], place: Callable[[int], str]) -> str:
+    """A FROM item that gives each row's texts by these names; `place` writes a parameter's name.
+
+    Each column ends with a null of ours, which is left out here by the key, the first of the names:
+    the array of one empty text would otherwise be an empty array.
+    """
+    quoted = ", ".join(f'"{name}"' for name in names)
+    arrays = ", ".join(
+        f"string_to_array(CAST({place(i)} AS text), chr(31), chr(30))" for i in range(len(names))
+    )
+    return f'(SELECT * FROM unnest({arrays}) AS r({quoted}) WHERE "{names[0]}" IS NOT NULL) AS r'  # noqa: S608
+
+
+def picked(columns: Mapping[str, str]) -> str:
+    """Those texts as the columns' types."""
+    return ", ".join(f'"{name}"::{kind}' for name, kind in columns.items())
+
+
+def texts(rows: Sequence[Any], columns: Mapping[str, str]) -> list[str]:
+    """Each column of these rows, read by attribute, as one text."""
+    return [joined(list(map(attrgetter(name), rows)), kind) for name, kind in columns.items()]
+
+
+def parameters(given: Sequence[str]) -> dict[str, str]:
+    """What SQLAlchemy binds to `:p0`, `:p1` ..."""
+    return {f"p{i}": each for i, each in enumerate(given)}
 
 
 def joined(values: Sequence[Any], kind: str) -> str:
     """A column as one text. Control characters that the format needs become U+FFFD."""
+    nulls = values.count(None)
+    if nulls == len(values):
+        return ""  # an empty array, which unnest fills up with nulls
     as_text = _AS_TEXT.get(kind, str)
     first = values[0]
     if values.count(first) == len(values) and (first is None or kind in _ONE_SPELLING):
@@ -63,11 +84,7 @@ def joined(values: Sequence[Any], kind: str) -> str:
     else:
         texts = [NULL if value is None else as_text(value) for value in values]
     found = SEPARATOR.join(texts)
-    if (
-        found.count(SEPARATOR) != len(texts) - 1
-        or "\0" in found
-        or found.count(NULL) != values.count(None)
-    ):
+    if found.count(SEPARATOR) != len(texts) - 1 or "\0" in found or found.count(NULL) != nulls:
         found = SEPARATOR.join(
             NULL if value is None else _RESERVED.sub(REPLACEMENT, as_text(value))
             for value in values

@@ -11,10 +11,10 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from orchestrator.db.accepting import accept
 from orchestrator.db.models import DeadLetterRow
 from orchestrator.db.recording import write_audit
 from orchestrator.db.session import Database
-from orchestrator.db.tasks import accept
 from orchestrator.errors import OrchestratorError
 from orchestrator.record import AuditEntry
 from orchestrator.task import Task, TaskId, derived_id, new_id

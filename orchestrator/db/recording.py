@@ -62,7 +62,6 @@ UPSERT_TASKS = Insert(
     )
     + ", updated_at = now()",
 )
-INSERT_TASKS = Insert("tasks", TASK_COLUMNS, "ON CONFLICT (id) DO NOTHING RETURNING id::text")
 INSERT_RESULTS = Insert(
     "results",
     {

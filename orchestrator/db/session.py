@@ -1,8 +1,10 @@
-"""The engine and its sessions, and Postgres' errors in our words."""
+"""The engine and its sessions, the driver beneath them, and Postgres' errors in our words."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -62,6 +64,23 @@ class Database:
         async with translated(), self.sessions.begin() as session:
             yield session
 
+    @asynccontextmanager
+    async def driver(self) -> AsyncIterator[asyncpg.Connection]:
+        """The driver's own connection, for one statement that commits by itself.
+
+        Raises Unavailable; what concerns the data is raised as asyncpg has it.
+        """
+        async with translated(), self.engine.connect() as connection:
+            pooled = await connection.get_raw_connection()
+            driver = cast("asyncpg.Connection", pooled.driver_connection)
+            try:
+                yield driver
+            except BaseException as error:
+                # SQLAlchemy has not seen it, and would lend a broken connection to the next one.
+                if not isinstance(error, asyncpg.PostgresError) or driver.is_closed():
+                    await connection.invalidate()
+                raise
+
     async def ping(self) -> None:
         """Raise Unavailable unless Postgres answers."""
         async with self.transaction() as connection:
@@ -83,6 +102,11 @@ async def translated() -> AsyncIterator[None]:
         if error.connection_invalidated or _is_outage(error):
             raise _in_our_words(error) from error
         raise
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        # asyncpg's InterfaceError is a connection that is of no use, or a value it cannot encode.
+        if _is_outage(error) or not isinstance(error, asyncpg.PostgresError | asyncpg.DataError):
+            raise _in_our_words(error) from error
+        raise
 
 
 def unrecordable(error: DBAPIError) -> Exception:
@@ -102,7 +126,7 @@ def _is_outage(error: BaseException) -> bool:
     # Class 57 is operator intervention (shutdown, crash), 53 insufficient resources (disk full),
     # 08 connection exceptions, 25006 a read-only standby, 40 serialisation and deadlock; 28 is a
     # refused login and 3D a missing database, which get words of their own.
-    state = str(getattr(getattr(error, "orig", None), "sqlstate", "") or "")
+    state = str(getattr(getattr(error, "orig", error), "sqlstate", "") or "")
     return state[:2] in {"57", "53", "08", "40", "28", "3D"} or state in {"25006", "55P03"}
 
 

@@ -1,20 +1,21 @@
 """Accepts tasks durably and knows what became of them: the submitter's side of the record."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import event, select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from orchestrator.db.accepting import accept, accept_new
 from orchestrator.db.models import ResultRow, TaskRow
-from orchestrator.db.recording import INSERT_AUDIT, INSERT_TASKS
-from orchestrator.db.session import Database, translated
-from orchestrator.errors import TaskIdConflict, TaskNotFound
+from orchestrator.db.recording import INSERT_AUDIT
+from orchestrator.db.session import Database
+from orchestrator.errors import TaskNotFound
 from orchestrator.event import EventKind, TaskEvent
-from orchestrator.record import AuditEntry, TaskRecord, accepted, state_changed
+from orchestrator.record import AuditEntry
 from orchestrator.task import Task, TaskId, TaskState, new_id
 
 Publish = Callable[[Sequence[Task]], Coroutine[Any, Any, None]]
@@ -37,6 +38,10 @@ class TaskStore:
         """
         async with self.database.transaction() as connection:
             return await accept(connection, tasks, actor=actor)
+
+    async def accept_new(self, asked: Sequence[tuple[Task, str]]) -> set[TaskId]:
+        """Commit rows for (task, actor), together; the ids of the new ones. See `accepting`."""
+        return await accept_new(self.database, asked)
 
     async def accept_in(
         self, session: AsyncSession, tasks: Sequence[Task], *, actor: str, publish: Publish
@@ -126,45 +131,3 @@ class TaskStore:
                 )  # fmt: skip
                 await INSERT_AUDIT.run(await session.connection(), [entry])
             return state, row.agent, row.attempt
-
-
-async def accept(
-    connection: AsyncConnection, tasks: Sequence[Task], *, actor: str
-) -> dict[TaskId, bool]:
-    """Insert a row for each task with its audit entry; True where it is new.
-
-    Raises TaskIdConflict when one of them exists with another agent or input.
-    """
-    now = datetime.now(UTC)
-    digests = {task.task_id: task.digest for task in tasks}
-    records: dict[TaskId, TaskRecord] = {}
-    for task in tasks:
-        known = records.setdefault(
-            task.task_id, accepted(task, digest=digests[task.task_id], now=now)
-        )
-        if known.digest != task.digest:
-            raise TaskIdConflict(task.task_id)
-    async with translated():
-        rows = sorted(records.values(), key=lambda record: record.id)
-        inserted = {row[0] for row in await INSERT_TASKS.run(connection, rows)}
-        await _check_same(connection, {i: d for i, d in digests.items() if i not in inserted})
-        await INSERT_AUDIT.run(
-            connection,
-            [
-                state_changed(records[task_id], before=None, at=now, actor=actor)
-                for task_id in inserted
-            ],
-        )
-    return {task_id: task_id in inserted for task_id in records}
-
-
-async def _check_same(connection: AsyncConnection, digests: Mapping[TaskId, str]) -> None:
-    if not digests:
-        return
-    found = await connection.execute(
-        text("SELECT id::text, digest FROM tasks WHERE id = ANY(CAST(:ids AS uuid[]))"),
-        {"ids": list(digests)},
-    )
-    for task_id, digest in found:
-        if digest is not None and digest != digests[task_id]:
-            raise TaskIdConflict(task_id)

@@ -21,10 +21,10 @@ from orchestrator.cron import (
     TickOutcome,
     missed_between,
 )
+from orchestrator.db.accepting import accept
 from orchestrator.db.bulk import Insert
 from orchestrator.db.models import OPEN, ScheduleTickRow
 from orchestrator.db.recording import write_audit
-from orchestrator.db.tasks import accept
 from orchestrator.record import AuditEntry
 from orchestrator.task import NAMESPACE, Task, TaskId, iso, new_id
 

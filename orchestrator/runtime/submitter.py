@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from orchestrator.client import Receipt
 from orchestrator.errors import Overloaded, TaskNotFound, Unavailable
 from orchestrator.event import EventKind, TaskEvent
+from orchestrator.runtime.group_commit import GroupCommit
 from orchestrator.streams.arbiter import Arbiter
 from orchestrator.streams.message import check_size
 from orchestrator.streams.publisher import Publisher
@@ -32,6 +33,8 @@ class Store(Protocol):
     """What the submitter needs of the record (db.tasks.TaskStore)."""
 
     async def accept(self, tasks: Sequence[Task], *, actor: str) -> dict[TaskId, bool]: ...
+
+    async def accept_new(self, asked: Sequence[tuple[Task, str]]) -> set[TaskId]: ...
 
     async def accept_in(
         self,
@@ -71,6 +74,9 @@ class TaskSubmitter:
         self._store = store
         self._tail = tail
         self._arbiter = arbiter
+        self._group_commit = GroupCommit(
+            commit=lambda asked: store().accept_new(asked), publish=self._publish_accepted
+        )
         # Agents of tasks that the stream alone has accepted: the recorder may not know them yet.
         self._recent: OrderedDict[TaskId, str] = OrderedDict()
         self._looked_at_memory = 0.0
@@ -112,9 +118,7 @@ class TaskSubmitter:
                 Receipt(task_id=task.task_id, entry_id=entry_id, state=_first_state(task))
                 for task, entry_id in zip(tasks, entry_ids, strict=True)
             ]
-        created = await self._store().accept(tasks, actor=actor or self.publisher.producer)
-        fresh = [task for task in tasks if created[task.task_id]]
-        entries = await self._publish_accepted(fresh)
+        created, entries = await self._accept(tasks, actor=actor or self.publisher.producer)
         return [
             Receipt(
                 task_id=task.task_id,
@@ -124,6 +128,10 @@ class TaskSubmitter:
             )
             for task in tasks
         ]
+
+    async def close(self) -> None:
+        """Wait until what is on its way to Postgres has been answered and published."""
+        await self._group_commit.close()
 
     async def publish_accepted(self, tasks: Sequence[Task]) -> None:
         """Publish tasks whose rows are committed; what fails is the reconciler's."""
@@ -192,6 +200,19 @@ class TaskSubmitter:
             self._looked_at_memory = time.monotonic()
         if self._memory_share >= REFUSE_AT:
             raise Overloaded(f"Redis uses {self._memory_share:.0%} of its memory", retry_after=10)
+
+    async def _accept(
+        self, tasks: Sequence[Task], *, actor: str
+    ) -> tuple[Mapping[TaskId, bool], Mapping[TaskId, str]]:
+        """Commit the tasks and publish the new ones: which these are, and their entries."""
+        if len(tasks) == 1:
+            entries = await self._group_commit.accept(tasks[0], actor=actor)
+            if entries is not None:
+                return {tasks[0].task_id: True}, entries
+        created = await self._store().accept(tasks, actor=actor)
+        return created, await self._publish_accepted(
+            [task for task in tasks if created[task.task_id]]
+        )
 
     async def _publish(self, tasks: Sequence[Task]) -> list[str]:
         if len(tasks) == 1:
