@@ -30,7 +30,7 @@ _GIVEN = (*_COLUMNS, "audit_id", "actor")
 PATIENCE = 200
 
 
-def _statement(place: Callable[[int], str], *, waits: str = "") -> str:
+def _statement(place: Callable[[int], str], *, provided: str = "") -> str:
     """Insert what is new, say so in the audit, and return its ids: all of it or nothing.
 
     The audit's row is made of the task's own, as `record.state_changed` would make it: three more
@@ -39,8 +39,8 @@ def _statement(place: Callable[[int], str], *, waits: str = "") -> str:
     names = ", ".join(f'"{name}"' for name in _COLUMNS)
     # Names are this package's own constants, values are bound.
     return (
-        f"WITH given AS MATERIALIZED (SELECT r.* FROM {unnested(_GIVEN, place)}{waits}),"  # noqa: S608
-        f" fresh AS (INSERT INTO tasks ({names}) SELECT {picked(_COLUMNS)} FROM given"
+        f"WITH given AS MATERIALIZED (SELECT * FROM {unnested(_GIVEN, place)}),"  # noqa: S608
+        f" fresh AS (INSERT INTO tasks ({names}) SELECT {picked(_COLUMNS)} FROM given {provided}"
         " ON CONFLICT (id) DO NOTHING RETURNING id, agent, state, attempt, created_at),"
         " said AS (INSERT INTO audit_events"
         " (id, at, action, actor, object_type, object_id, after, detail)"
@@ -56,8 +56,9 @@ def _statement(place: Callable[[int], str], *, waits: str = "") -> str:
 _ACCEPT = text(_statement(lambda i: f":p{i}"))
 _ACCEPT_NEW = _statement(
     lambda i: f"${i + 1}",
-    # In force from before the first row is inserted until the statement ends.
-    waits=f", (SELECT set_config('lock_timeout', '{PATIENCE}', true)) AS waits",
+    # A condition without a row in it is asked once, before the first row; the setting ends with
+    # the statement.
+    provided=f"WHERE (SELECT set_config('lock_timeout', '{PATIENCE}', true)) <> ''",
 )
 _DIGESTS = text("SELECT id::text, digest FROM tasks WHERE id = ANY(CAST(:ids AS uuid[]))")
 
