@@ -131,7 +131,7 @@ def key_of(request: Request) -> ApiKey:
     return key
 
 
-def _actor(request: Request) -> str:
+async def _actor(request: Request) -> str:
     return f"key:{key_of(request).id}"
 
 

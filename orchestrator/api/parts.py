@@ -25,7 +25,8 @@ class ApiParts:
     registry: AgentRegistry
 
 
-def _parts(request: Request) -> ApiParts:
+async def _parts(request: Request) -> ApiParts:
+    # Async, or FastAPI would ask a thread for it, twice the cost of all else that it does here.
     found: ApiParts = request.app.state.parts
     return found
 
