@@ -1,5 +1,6 @@
 """The engine and its sessions, the driver beneath them, and Postgres' errors in our words."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
@@ -23,6 +24,9 @@ from orchestrator.record import Unrecordable
 STATEMENT_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 10_000
 CONNECT_TIMEOUT = 5.0  # seconds
+# Seconds after which a driver's statement will not be answered any more: Postgres itself would have
+# given it up by then. Many wait for such a statement, and must not wait for a network that is gone.
+ANSWER_TIMEOUT = 35.0
 
 
 class Database:
@@ -70,14 +74,20 @@ class Database:
 
         Raises Unavailable; what concerns the data is raised as asyncpg has it.
         """
-        async with translated(), self.engine.connect() as connection:
-            pooled = await connection.get_raw_connection()
-            driver = cast("asyncpg.Connection", pooled.driver_connection)
+        async with (
+            translated(),
+            asyncio.timeout(ANSWER_TIMEOUT),
+            self.engine.connect() as connection,
+        ):
+            driver = await _driver_of(connection)
+            while driver.is_closed():  # by a restart of Postgres; the pool has not noticed
+                await connection.invalidate()
+                driver = await _driver_of(connection)
             try:
                 yield driver
             except BaseException as error:
                 # SQLAlchemy has not seen it, and would lend a broken connection to the next one.
-                if not isinstance(error, asyncpg.PostgresError) or driver.is_closed():
+                if not isinstance(error, asyncpg.PostgresError) or _is_outage(error):
                     await connection.invalidate()
                 raise
 
@@ -109,6 +119,11 @@ async def translated() -> AsyncIterator[None]:
         raise
 
 
+async def _driver_of(connection: AsyncConnection) -> asyncpg.Connection:
+    pooled = await connection.get_raw_connection()
+    return cast("asyncpg.Connection", pooled.driver_connection)
+
+
 def unrecordable(error: DBAPIError) -> Exception:
     """What an error of a write means: these data will never go in, or not now.
 
@@ -132,6 +147,8 @@ def _is_outage(error: BaseException) -> bool:
 
 def _in_our_words(error: BaseException) -> Exception:
     origin = getattr(error, "orig", None) or error
+    if isinstance(origin, TimeoutError):  # its cause is a cancellation, which tells nobody anything
+        return Unavailable("Postgres", "no answer in time (AURORA_DATABASE_URL)")
     cause = getattr(origin, "__cause__", None) or origin
     state = str(getattr(cause, "sqlstate", "") or getattr(origin, "sqlstate", "") or "")
     if state.startswith("28"):

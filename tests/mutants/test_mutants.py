@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent.parent
 OWNER = "tests/integration/test_owner.py"
 RECORDING = "tests/integration/test_recording.py"
 ATTACKS = "tests/integration/test_attacks.py"
+GROUPS = "tests/integration/test_group_commit.py"
 PROMISES = "tests/acceptance/test_promises.py"
 COPIED = ("orchestrator", "agents", "migrations", "tests", "pyproject.toml", "alembic.ini")
 
@@ -151,6 +152,20 @@ MUTANTS = {
         "            if len(batch) > 1:\n",
         "            if False:\n",
         f"{RECORDING}::test_one_bad_row_does_not_hold_up_its_batch",
+    ),
+    "one refused task fails those it shares a commit with": Mutant(
+        "P10",
+        "orchestrator/runtime/group_commit.py",
+        "        except OrchestratorError:\n",
+        "        except Exception:\n",
+        f"{GROUPS}::test_a_refused_row_fails_alone",
+    ),
+    "many wait for a row that one of them needs": Mutant(
+        "P10",
+        "orchestrator/db/accepting.py",
+        "(SELECT set_config('lock_timeout', '{PATIENCE}', true)) <> ''",
+        "true",
+        f"{GROUPS}::test_a_row_that_somebody_holds_keeps_only_its_own_caller",
     ),
     "infinity is let in": Mutant(
         "P10",
