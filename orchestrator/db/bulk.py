@@ -29,11 +29,18 @@ class Insert:
     def __init__(self, table: str, columns: Mapping[str, str], then: str = "") -> None:
         """`columns`: name -> Postgres type, the key first. `then`: ON CONFLICT, RETURNING."""
         self.columns = dict(columns)
-        names = ", ".join(f'"{name}"' for name in columns)
-        rows = unnested(tuple(columns), lambda i: f":p{i}")
+        self._table = table
+        self._then = then
+        self.statement = text(self.sql())
+
+    def sql(self, first: int = 0) -> str:
+        """The statement, whose parameters are `:p<first>` and those after it."""
+        names = ", ".join(f'"{name}"' for name in self.columns)
+        rows = unnested(tuple(self.columns), lambda i: f":p{first + i}")
         # Names come from this package's own constants, values are bound.
-        self.statement: TextClause = text(
-            f"INSERT INTO {table} ({names}) SELECT {picked(columns)} FROM {rows} {then}"  # noqa: S608
+        return (
+            f"INSERT INTO {self._table} ({names})"  # noqa: S608
+            f" SELECT {picked(self.columns)} FROM {rows} {self._then}"
         )
 
     async def run(self, connection: AsyncConnection, rows: Sequence[Any]) -> list[Any]:
@@ -42,6 +49,28 @@ class Insert:
             return []
         result = await connection.execute(self.statement, parameters(texts(rows, self.columns)))
         return list(result) if result.returns_rows else []
+
+
+async def run_together(
+    connection: AsyncConnection, parts: Sequence[tuple[Insert, Sequence[Any]]]
+) -> None:
+    """Several inserts in one statement, which none of the others' rows matter to."""
+    parts = [(insert, rows) for insert, rows in parts if rows]
+    if parts:
+        given = [each for insert, rows in parts for each in texts(rows, insert.columns)]
+        statement = _together(tuple(insert for insert, _ in parts))
+        await connection.execute(statement, parameters(given))
+
+
+@lru_cache(maxsize=64)
+def _together(inserts: tuple[Insert, ...]) -> TextClause:
+    first, written = 0, []
+    for insert in inserts:
+        written.append(insert.sql(first))
+        first += len(insert.columns)
+    *others, last = written
+    named = ", ".join(f"w{i} AS ({each})" for i, each in enumerate(others))
+    return text(f"WITH {named} {last}" if others else last)
 
 
 def unnested(names: Sequence[str], place: Callable[[int], str]) -> str:
@@ -78,9 +107,8 @@ def joined(values: Sequence[Any], kind: str) -> str:
     if nulls == len(values):
         return ""  # an empty array, which unnest fills up with nulls
     as_text = _AS_TEXT.get(kind, str)
-    first = values[0]
-    if values.count(first) == len(values) and (first is None or kind in _ONE_SPELLING):
-        texts = [NULL if first is None else as_text(first)] * len(values)  # most columns are so
+    if kind in _ONE_SPELLING and values.count(values[0]) == len(values):  # most columns are so
+        texts = [as_text(values[0])] * len(values)
     else:
         texts = [NULL if value is None else as_text(value) for value in values]
     found = SEPARATOR.join(texts)

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.db.bulk import Insert
+from orchestrator.db.bulk import Insert, run_together
 from orchestrator.db.session import Database, unrecordable
 from orchestrator.fold import fold
 from orchestrator.record import (
@@ -130,10 +130,12 @@ async def lock_known(
     columns = ", ".join("id::text AS id" if name == "id" else name for name in _LOADED)
     found = await connection.execute(
         text(
-            f"SELECT {columns} FROM tasks WHERE id = ANY(CAST(:ids AS uuid[]))"  # noqa: S608
+            # One text, as the driver checks each value of an array.
+            f"SELECT {columns} FROM tasks"  # noqa: S608
+            " WHERE id = ANY(string_to_array(CAST(:ids AS text), ',')::uuid[])"
             " ORDER BY id FOR UPDATE"
         ),
-        {"ids": list(task_ids)},
+        {"ids": ",".join(task_ids)},
     )
     return {row.id: _known(row._mapping) for row in found}  # noqa: SLF001 - SQLAlchemy's public name
 
@@ -142,11 +144,16 @@ async def write(connection: AsyncConnection, writes: Writes) -> None:
     """Write all of it; the caller commits."""
     # By id, as they were locked: two recorders then wait for each other and never deadlock.
     tasks = sorted(writes.tasks.values(), key=lambda record: record.id)
-    await UPSERT_TASKS.run(connection, tasks)
-    await INSERT_RESULTS.run(connection, list(writes.results.values()))
-    await UPSERT_ATTEMPTS.run(connection, list(writes.attempts.values()))
-    await INSERT_DEAD_LETTERS.run(connection, writes.dead_letters)
-    await INSERT_AUDIT.run(connection, writes.audit)
+    await run_together(
+        connection,
+        [
+            (UPSERT_TASKS, tasks),
+            (INSERT_RESULTS, list(writes.results.values())),
+            (UPSERT_ATTEMPTS, list(writes.attempts.values())),
+            (INSERT_DEAD_LETTERS, writes.dead_letters),
+            (INSERT_AUDIT, writes.audit),
+        ],
+    )
 
 
 async def write_audit(connection: AsyncConnection, entries: Sequence[AuditEntry]) -> int:
