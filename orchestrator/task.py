@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any
 from uuid import UUID, uuid5
 
@@ -164,6 +165,7 @@ def derived_id(stream: str, entry_id: str) -> str:
     return str(uuid5(NAMESPACE, f"entry\x1f{stream}\x1f{entry_id}"))
 
 
+@lru_cache(maxsize=16)  # of many messages sent together it is one
 def iso(moment: datetime) -> str:
     """ISO 8601 in UTC with `Z`, microseconds: one spelling on every stream."""
     return moment.isoformat(timespec="microseconds")[:26] + "Z"

@@ -108,16 +108,16 @@ class TaskSubmitter:
     ) -> list[Receipt]:
         """Accept many, in order; with durability `database` all or none. Raises as `submit`."""
         chosen = durability or self.durability
-        for task in tasks:
-            check_size(task, self.max_payload)
         await self._admit(chosen)
         if chosen is Durability.STREAM:
-            entry_ids = await self._publish(tasks)
+            entry_ids = await self.publisher.publish_many(tasks, limit=self.max_payload)
             self._remember(tasks)
             return [
                 Receipt(task_id=task.task_id, entry_id=entry_id, state=_first_state(task))
                 for task, entry_id in zip(tasks, entry_ids, strict=True)
             ]
+        for task in tasks:
+            check_size(task, self.max_payload)
         created, entries = await self._accept(tasks, actor=actor or self.publisher.producer)
         return [
             Receipt(
@@ -214,16 +214,11 @@ class TaskSubmitter:
             [task for task in tasks if created[task.task_id]]
         )
 
-    async def _publish(self, tasks: Sequence[Task]) -> list[str]:
-        if len(tasks) == 1:
-            return [await self.publisher.publish(tasks[0])]
-        return await self.publisher.publish_many(tasks)
-
     async def _publish_accepted(self, tasks: Sequence[Task]) -> Mapping[TaskId, str]:
         if not tasks:
             return {}
         try:
-            entry_ids = await self._publish(tasks)
+            entry_ids = await self.publisher.publish_many(tasks)
         except (Unavailable, Overloaded) as error:
             logger.warning(
                 "accepted %d tasks, to be published later: %s", len(tasks), error,

@@ -64,11 +64,12 @@ def dump(model: BaseModel) -> bytes:
     return to_json(model.model_dump(mode="json", exclude_defaults=True))
 
 
-def check_size(task: Task, limit: int) -> None:
-    """Raise PayloadTooLarge where readers with this limit would refuse the task's message."""
-    size = len(dump(task)) + ENVELOPE
-    if size > limit:
-        raise PayloadTooLarge(size, limit)
+def check_size(task: Task, limit: int) -> bytes:
+    """The task as `data`. Raises PayloadTooLarge where readers with this limit would refuse it."""
+    body = dump(task)
+    if len(body) + ENVELOPE > limit:
+        raise PayloadTooLarge(len(body) + ENVELOPE, limit)
+    return body
 
 
 def decode(fields: Fields, *, stream: str, entry_id: str, limit: int | None = None) -> Message:

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.event import Act
 from orchestrator.streams.connection import Streams
-from orchestrator.streams.message import dump, encode
+from orchestrator.streams.message import check_size, dump, encode
 from orchestrator.streams.names import Stream
 from orchestrator.task import Task, new_id
 
@@ -33,15 +33,21 @@ class Publisher:
         id, duplicates are one task.
         """
         await self._announce([task])
-        return await self._add(*self._entry(task, message_id))
+        return await self._add(*self._entry(task, dump(task), datetime.now(UTC), message_id))
 
-    async def publish_many(self, tasks: Sequence[Task]) -> list[str]:
-        """Put many tasks on their lanes, in order; the entries' ids."""
+    async def publish_many(self, tasks: Sequence[Task], *, limit: int | None = None) -> list[str]:
+        """Put many tasks on their lanes, in order; the entries' ids.
+
+        Raises PayloadTooLarge before anything is published where a message has more than `limit`
+        bytes.
+        """
+        now = datetime.now(UTC)
+        bodies = [dump(task) if limit is None else check_size(task, limit) for task in tasks]
+        entries = [self._entry(task, body, now) for task, body in zip(tasks, bodies, strict=True)]
         await self._announce(tasks)
         entry_ids: list[str] = []
-        for start in range(0, len(tasks), CHUNK):
-            chunk = tasks[start : start + CHUNK]
-            entry_ids += await self.streams.add([self._entry(task, None) for task in chunk])
+        for start in range(0, len(entries), CHUNK):
+            entry_ids += await self.streams.add(entries[start : start + CHUNK])
         return entry_ids
 
     async def publish_data(
@@ -83,11 +89,8 @@ class Publisher:
         """Tell recorders of queues other than the default, before anything is on them."""
         await self.streams.announce_queues({task.queue for task in tasks})
 
-    def _entry(self, task: Task, message_id: str | None) -> tuple[str, dict[str, Any]]:
-        fields = encode(
-            dump(task),
-            message_id=message_id or task.task_id,
-            at=datetime.now(UTC),
-            producer=self.producer,
-        )
+    def _entry(
+        self, task: Task, body: bytes, at: datetime, message_id: str | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        fields = encode(body, message_id=message_id or task.task_id, at=at, producer=self.producer)
         return self.streams.keys.lane(task.queue, task.priority), fields
