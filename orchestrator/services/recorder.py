@@ -24,7 +24,7 @@ from orchestrator.record import (
 from orchestrator.runtime.service import OUTAGE_PAUSE, Stop
 from orchestrator.services.pairing import Item, Pairing
 from orchestrator.streams.consumer import BLOCK, Consumer, Delivery
-from orchestrator.streams.message import decode, decode_event, decode_task, entry_time, raw_fields
+from orchestrator.streams.message import decode, decode_event, decode_task, raw_fields
 from orchestrator.streams.names import RESULTS, TASKS
 
 logger = logging.getLogger("aurora.recorder")
@@ -165,7 +165,7 @@ class Recorder:
                 digest=task.digest,
                 stream=delivery.stream,
                 entry_id=delivery.entry_id,
-                at=entry_time(delivery.entry_id),
+                at=message.taken,
                 said_by=said_by,
                 said_at=message.said_at,
             )

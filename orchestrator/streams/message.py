@@ -164,14 +164,16 @@ def _object(raw: bytes) -> dict[str, Any]:
     return data
 
 
-def _holds_infinity(value: Any) -> bool:
+def _holds_infinity(value: dict[str, Any] | list[Any]) -> bool:
     """True where a number did not fit a float: written again, it would silently be null."""
-    kind = type(value)
-    if kind is dict:
-        return any(map(_holds_infinity, value.values()))
-    if kind is list:
-        return any(map(_holds_infinity, value))
-    return kind is float and math.isinf(value)
+    for each in value.values() if isinstance(value, dict) else value:
+        kind = type(each)
+        if kind is float:
+            if math.isinf(each):
+                return True
+        elif (kind is dict or kind is list) and _holds_infinity(each):
+            return True
+    return False
 
 
 def _message_id(raw: bytes | None, stream: str, entry_id: str) -> str:
