@@ -24,7 +24,7 @@ _COLUMNS = {
     for name, kind in TASK_COLUMNS.items()
     if name not in {"published_at", "stream", "entry_id", "worker", "started_at", "finished_at"}
 }
-_GIVEN = (*_COLUMNS, "audit_id", "actor")
+_GIVEN = {**_COLUMNS, "audit_id": "uuid", "actor": "text"}
 # Milliseconds for which single submissions wait together for a row that one of them needs. Below
 # Postgres' deadlock_timeout of a second, so that the group is never part of a deadlock.
 PATIENCE = 200
@@ -39,16 +39,17 @@ def _statement(place: Callable[[int], str], *, provided: str = "") -> str:
     names = ", ".join(f'"{name}"' for name in _COLUMNS)
     # Names are this package's own constants, values are bound.
     return (
-        f"WITH given AS MATERIALIZED (SELECT * FROM {unnested(_GIVEN, place)}),"  # noqa: S608
-        f" fresh AS (INSERT INTO tasks ({names}) SELECT {picked(_COLUMNS)} FROM given {provided}"
+        f"WITH given AS MATERIALIZED (SELECT {picked(_GIVEN)}"  # noqa: S608
+        f" FROM {unnested(tuple(_GIVEN), place)}),"
+        f" fresh AS (INSERT INTO tasks ({names}) SELECT {names} FROM given {provided}"
         " ON CONFLICT (id) DO NOTHING RETURNING id, agent, state, attempt, created_at),"
         " said AS (INSERT INTO audit_events"
         " (id, at, action, actor, object_type, object_id, after, detail)"
-        " SELECT given.audit_id::uuid, fresh.created_at, 'task.' || fresh.state, given.actor,"
+        " SELECT given.audit_id, fresh.created_at, 'task.' || fresh.state, given.actor,"
         " 'task', fresh.id::text,"
         " jsonb_build_object('state', fresh.state, 'attempt', fresh.attempt),"
         " jsonb_build_object('agent', fresh.agent)"
-        " FROM fresh JOIN given ON given.id::uuid = fresh.id)"
+        " FROM fresh JOIN given ON given.id = fresh.id)"
         " SELECT id::text FROM fresh"
     )
 
