@@ -78,7 +78,8 @@ class Pairing:
         assert isinstance(item.message, SeenTask)  # noqa: S101 - only those are given
         task_id = item.message.task.task_id
         if task_id in self._held:
-            released.append(item)  # a second message of it: the fold tells duplicates
+            # A second message of it: the fold tells duplicates and conflicts, the first one first.
+            released += [self._release(task_id), item]
         else:
             self._held[task_id] = (now, item)
             self._bytes += _size(item)

@@ -76,11 +76,12 @@ def test_when_ends_stop_coming_everything_goes():
     assert pairing.ready([seen(b)], 10.0 + HOLD) == [seen(a), seen(b)]
 
 
-def test_a_second_message_of_a_task_is_not_lost():
+def test_a_second_message_of_a_task_does_not_overtake_the_first():
     a, c, _ = ids()
     pairing = Pairing()
-    assert pairing.ready([seen(a, 1), seen(a, 2), heard(c)], 10.0) == [seen(a, 2), heard(c)]
-    assert pairing.held == [seen(a, 1)]
+    assert pairing.ready([heard(c), seen(a, 1)], 10.0) == [heard(c)]
+    assert pairing.ready([heard(c), seen(a, 2)], 10.1) == [seen(a, 1), seen(a, 2), heard(c)]
+    assert pairing.held == []
 
 
 def test_it_is_full_by_number_and_by_size():
