@@ -33,7 +33,7 @@ BATCH = 500  # messages of each stream in one transaction
 LOOK_FOR_QUEUES = 1.0  # seconds
 # After a small batch, seconds for the next one to gather: each costs a transaction, whose CPU the
 # tasks want. What comes after a quiet moment is recorded at once.
-GATHER = 0.02
+GATHER = 0.01
 SMALL = 100  # messages
 
 

@@ -79,6 +79,8 @@ class Channel:
 
     async def close(self) -> None:
         """Close the connection; whoever still waits hears that it is gone."""
+        if self._opening is not None:
+            self._opening.cancel()
         line = self._line
         self._lose(RedisConnectionError("the connection was closed"))
         await asyncio.gather(*line, return_exceptions=True)

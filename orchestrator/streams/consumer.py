@@ -106,7 +106,7 @@ class Consumer:
         Empty after about a second without news. `known`: ids of entries in hand, so that a lost
         reply is told from work under way. Errors of the connection are waited out here.
         """
-        return await self._attempt(lambda: self._take(free, steps, known))
+        return await self._waiting_out(lambda: self._take(free, steps, known))
 
     async def read(
         self,
@@ -120,7 +120,7 @@ class Consumer:
 
         Empty after `block` seconds without news; otherwise as `take`.
         """
-        return await self._attempt(
+        return await self._waiting_out(
             lambda: self._read(count, list(keys or self._watched), known, block)
         )
 
@@ -151,7 +151,8 @@ class Consumer:
                     ],
                 )
 
-    async def _attempt(self, work: Callable[[], Awaitable[list[Delivery]]]) -> list[Delivery]:
+    async def _waiting_out(self, work: Callable[[], Awaitable[list[Delivery]]]) -> list[Delivery]:
+        """What comes of it; nothing while Redis is away or has lost our groups."""
         try:
             got = await work()
         except (Unavailable, Overloaded) as error:
