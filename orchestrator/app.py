@@ -112,6 +112,7 @@ class Parts:
             arbiter=self.arbiter,
             durability=self.settings.durability,
             max_payload=self.settings.max_payload,
+            max_backlog=self.settings.max_backlog,
         )
 
     def consumer(self, group: str) -> Consumer:

@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     # Tasks
     durability: Durability = Durability.DATABASE
     max_payload: int = Field(default=256 * 1024, ge=1024)  # bytes of one message
+    max_backlog: int = Field(default=1_000_000, ge=1)  # tasks that wait; then submitting is refused
     max_output: int = Field(default=8 * 1024 * 1024, ge=1024)  # bytes of one result
     marker_ttl: Seconds = timedelta(hours=1)  # how long Redis remembers that a task ended
 

@@ -106,6 +106,7 @@ async def serving(settings: Settings, database: Database, streams: Streams) -> A
             arbiter=Arbiter(streams, ttl=timedelta(minutes=1)),
             durability=settings.durability,
             max_payload=settings.max_payload,
+            max_backlog=1_000_000,
         ),
         registry=AgentRegistry([Echo, Anything]),
     )

@@ -25,8 +25,9 @@ from orchestrator.task import Durability, Task, TaskId, TaskState
 logger = logging.getLogger("aurora.submitter")
 
 REFUSE_AT = 0.70  # of Redis' maxmemory; workers stop reading at 0.75, completions never stop
+RETRY_AFTER = 10  # seconds that a refused caller should wait
 RECENT = 10_000  # tasks that may not be recorded yet
-LOOK_EVERY = 1.0  # seconds between looks at Redis' memory, and at Postgres while waiting
+LOOK_EVERY = 1.0  # seconds between looks at Redis' load, and at Postgres while waiting
 
 
 class Store(Protocol):
@@ -66,11 +67,13 @@ class TaskSubmitter:
         arbiter: Arbiter,
         durability: Durability,
         max_payload: int,
+        max_backlog: int,
     ) -> None:
         """Store. `store` is called when the record is first needed: it loads SQLAlchemy."""
         self.publisher = publisher
         self.durability = durability
         self.max_payload = max_payload
+        self.max_backlog = max_backlog
         self._store = store
         self._tail = tail
         self._arbiter = arbiter
@@ -79,8 +82,9 @@ class TaskSubmitter:
         )
         # Agents of tasks that the stream alone has accepted: the recorder may not know them yet.
         self._recent: OrderedDict[TaskId, str] = OrderedDict()
-        self._looked_at_memory = 0.0
+        self._looked_at_load = 0.0
         self._memory_share = 0.0
+        self._backlog = 0
 
     async def submit(
         self, task: Task, *, durability: Durability | None = None, session: Any = None
@@ -88,6 +92,7 @@ class TaskSubmitter:
         """Accept one task. Raises TaskIdConflict, PayloadTooLarge, Unavailable, Overloaded."""
         if session is not None:
             check_size(task, self.max_payload)
+            await self._admit(1, Durability.DATABASE)
             created = await self._store().accept_in(
                 session,
                 [task],
@@ -108,7 +113,7 @@ class TaskSubmitter:
     ) -> list[Receipt]:
         """Accept many, in order; with durability `database` all or none. Raises as `submit`."""
         chosen = durability or self.durability
-        await self._admit(chosen)
+        await self._admit(len(tasks), chosen)
         if chosen is Durability.STREAM:
             entry_ids = await self.publisher.publish_many(tasks, limit=self.max_payload)
             self._remember(tasks)
@@ -188,18 +193,27 @@ class TaskSubmitter:
             logger.warning("cancel of %s waits for Redis: %s", task_id, error)
             return state
 
-    async def _admit(self, durability: Durability) -> None:
-        """Refuse while Redis is nearly full: completions must always find room."""
-        if time.monotonic() - self._looked_at_memory > LOOK_EVERY:
+    async def _admit(self, tasks: int, durability: Durability) -> None:
+        """Refuse while Redis is nearly full, or too much waits: completions must find room."""
+        if time.monotonic() - self._looked_at_load > LOOK_EVERY:
             try:
                 self._memory_share = await self.publisher.streams.memory_share()
+                self._backlog = await self.publisher.streams.backlog()
             except Unavailable:
                 if durability is Durability.STREAM:
                     raise
-                self._memory_share = 0.0  # the row is what accepts
-            self._looked_at_memory = time.monotonic()
+                self._memory_share, self._backlog = 0.0, 0  # the row is what accepts
+            self._looked_at_load = time.monotonic()
         if self._memory_share >= REFUSE_AT:
-            raise Overloaded(f"Redis uses {self._memory_share:.0%} of its memory", retry_after=10)
+            raise Overloaded(
+                f"Redis uses {self._memory_share:.0%} of its memory", retry_after=RETRY_AFTER
+            )
+        if self._backlog >= self.max_backlog:
+            raise Overloaded(
+                f"{self._backlog} tasks wait already (AURORA_MAX_BACKLOG={self.max_backlog})",
+                retry_after=RETRY_AFTER,
+            )
+        self._backlog += tasks
 
     async def _accept(
         self, tasks: Sequence[Task], *, actor: str

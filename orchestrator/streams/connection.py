@@ -168,6 +168,16 @@ class Streams:
         limit = int(info.get("maxmemory", 0))
         return int(info["used_memory"]) / limit if limit else 0.0
 
+    async def backlog(self) -> int:
+        """Entries on the lanes of all queues: tasks that wait, run, or are not recorded yet."""
+        queues = await self.queues()
+        with translated():
+            pipe = self.commands.pipeline(transaction=False)
+            for queue in queues:
+                for lane in self.keys.lanes(queue):
+                    pipe.xlen(lane)
+            return sum(await pipe.execute())
+
     async def lag(self, stream: Stream, group: str) -> int:
         """Entries that the group has not acknowledged, as far as Redis can tell; 0 without it."""
         with translated():

@@ -239,3 +239,24 @@ async def test_submission_is_refused_while_redis_is_nearly_full(parts, monkeypat
     with pytest.raises(Overloaded) as refused:
         await parts.submitter.submit(Shout.task(Text(text="x")), durability=Durability.STREAM)
     assert refused.value.retry_after > 0
+
+
+@pytest.mark.parametrize("durability", Durability)
+async def test_submission_is_refused_while_too_much_waits(parts, durability):
+    """P8: without workers the backlog ends at its limit; what was refused is not kept."""
+    submitter = parts.submitter
+    submitter.max_backlog = 3
+    for n in range(3):
+        await submitter.submit(Shout.task(Text(text=str(n))), durability=durability)
+    with pytest.raises(Overloaded, match="AURORA_MAX_BACKLOG=3") as refused:
+        await submitter.submit(Shout.task(Text(text="x")), durability=durability)
+    assert refused.value.retry_after > 0
+    assert await length(parts) == 3
+    assert len(await rows(parts.database, "SELECT * FROM tasks")) in (0, 3)
+
+    submitter._looked_at_load = 0.0  # a second later
+    with pytest.raises(Overloaded):
+        await submitter.submit_many([Shout.task(Text(text="x"))], durability=durability)
+    await parts.streams.commands.xtrim(parts.streams.keys.tasks, maxlen=0, approximate=False)
+    submitter._looked_at_load = 0.0
+    await submitter.submit(Shout.task(Text(text="x")), durability=durability)

@@ -146,6 +146,13 @@ MUTANTS = {
         "if False:",
         f"{RECORDING}::test_submission_is_refused_while_redis_is_nearly_full",
     ),
+    "a backlog without end": Mutant(
+        "P8",
+        "orchestrator/runtime/submitter.py",
+        "if self._backlog >= self.max_backlog:",
+        "if False:",
+        f"{RECORDING}::test_submission_is_refused_while_too_much_waits",
+    ),
     "one bad row fails its batch": Mutant(
         "P10",
         "orchestrator/services/recorder.py",
