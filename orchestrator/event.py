@@ -68,7 +68,8 @@ class TaskEvent(BaseModel):
     event: EventKind
     at: AwareDatetime
     attempt: int = Field(default=1, ge=1)
-    crashes: int = 0
+    crashes: int = 0  # starts before this attempt that did not end
+    crashed: bool = False  # and this attempt did not, either: its own process died
     output: Any = None
     error: dict[str, Any] | None = None
     usage: dict[str, Any] | None = None

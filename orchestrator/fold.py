@@ -77,10 +77,15 @@ class _Fold:
         before, state = record.state, event.event.state
         self._crashed_before(record, event)
         self._attempt(record, event, before)
+        if event.crashed:
+            # Before the check below: the message of the next attempt may have been read first.
+            audit_id = derived_id(f"{heard.stream}:crashed", heard.entry_id)
+            self._say_crashed(record, event, event.attempt, audit_id)
         if progress(state, event.attempt) <= record.progress and not state.is_terminal:
             return
         record.state, record.progress = state, progress(state, event.attempt)
-        record.attempt, record.crashes = event.attempt, max(record.crashes, event.crashes)
+        record.attempt = event.attempt
+        record.crashes = max(record.crashes, event.crashes + event.crashed)
         record.worker = event.worker or record.worker
         record.started_at = event.started_at or record.started_at
         record.run_at = event.run_at if state is TaskState.RETRYING else record.run_at
@@ -194,14 +199,19 @@ class _Fold:
             started_at=record.started_at if record.attempt == event.attempt - 1 else None,
             finished_at=event.at,
         )  # fmt: skip
+        self._say_crashed(record, event, event.attempt - 1, new_id())
+        record.crashes = event.crashes
+
+    def _say_crashed(
+        self, record: TaskRecord, event: TaskEvent, attempt: int, audit_id: str
+    ) -> None:
         self.writes.audit.append(
             AuditEntry(
-                id=new_id(), at=event.at, action="attempt.crashed",
+                id=audit_id, at=event.at, action="attempt.crashed",
                 actor=event.worker or "worker", object_type="task", object_id=record.id,
-                detail={"attempt": event.attempt - 1, "agent": record.agent},
+                detail={"attempt": attempt, "agent": record.agent},
             )
         )  # fmt: skip
-        record.crashes = event.crashes
 
     def _attempt(self, record: TaskRecord, event: TaskEvent, before: TaskState) -> None:
         """A line for attempts worth one: a task that just succeeds at once needs none."""
@@ -211,10 +221,11 @@ class _Fold:
             plain and event.attempt == 1 and before is not TaskState.RUNNING
         ):
             return
+        state = "running" if kind is EventKind.STARTED else kind.value
         self.writes.attempts[record.id, event.attempt] = AttemptRecord(
             task_id=record.id,
             attempt=event.attempt,
-            state="running" if kind is EventKind.STARTED else kind.value,
+            state="crashed" if event.crashed else state,
             error=event.error,
             usage=event.usage,
             worker=event.worker,

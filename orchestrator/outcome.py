@@ -39,6 +39,14 @@ class Retrying:
 
 
 @dataclass(frozen=True, slots=True)
+class Crashed:
+    """The attempt's own process died: a start that did not end. Another follows after `delay`."""
+
+    fault: Fault
+    delay: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The agent gave up, or its attempts are used up."""
 
@@ -75,4 +83,14 @@ class Superseded:
     by: str
 
 
-Outcome = Completed | Retrying | Failed | SetAside | Expired | Postponed | HandedBack | Superseded
+Outcome = (
+    Completed
+    | Retrying
+    | Crashed
+    | Failed
+    | SetAside
+    | Expired
+    | Postponed
+    | HandedBack
+    | Superseded
+)

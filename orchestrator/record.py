@@ -84,7 +84,7 @@ class AuditEntry(NamedTuple):
 
 
 class AttemptRecord(NamedTuple):
-    """A row of `attempts`; `crashed` is an attempt whose worker fell silent."""
+    """A row of `attempts`; `crashed`: its worker fell silent, or its own process died."""
 
     task_id: TaskId
     attempt: int

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from pydantic_core import to_json
 
-from orchestrator.errors import Overloaded, Unavailable
+from orchestrator.errors import DeadReason, Overloaded, Unavailable
 from orchestrator.event import DeadLetter, EventKind
 from orchestrator.outcome import (
     Completed,
+    Crashed,
     Expired,
     Failed,
     Fault,
@@ -143,7 +144,7 @@ class Completion:
             case Completed() | Failed() | SetAside() | Expired():
                 kind = "end" if ending.ends_task else "reject"
                 event, state = self._event(ending), _KINDS[type(outcome)].value
-            case Retrying():
+            case Retrying() | Crashed():
                 kind, state = "retry", EventKind.RETRYING.value
                 run_at = ending.finished_at + outcome.delay
                 event = self._event(ending, run_at=run_at)
@@ -171,6 +172,7 @@ class Completion:
             "at": ending.finished_at,
             "attempt": ending.attempt,
             "crashes": ending.crashes or None,
+            "crashed": _crashed(ending) or None,
             "error": _error(outcome),
             "worker": self._consumer,
             "started_at": ending.started_at,
@@ -188,6 +190,7 @@ class Completion:
 _KINDS: dict[type, EventKind] = {
     Completed: EventKind.SUCCEEDED,
     Retrying: EventKind.RETRYING,
+    Crashed: EventKind.RETRYING,
     Failed: EventKind.FAILED,
     SetAside: EventKind.DEAD,
     Expired: EventKind.EXPIRED,
@@ -196,7 +199,7 @@ _KINDS: dict[type, EventKind] = {
 
 def _error(outcome: Outcome) -> dict[str, object] | None:
     match outcome:
-        case Retrying(fault=fault) | Failed(fault=fault):
+        case Retrying(fault=fault) | Crashed(fault=fault) | Failed(fault=fault):
             return fault.as_json()
         case SetAside(reason=reason, detail=detail):
             return {"type": reason.value, "message": detail}
@@ -204,6 +207,17 @@ def _error(outcome: Outcome) -> dict[str, object] | None:
             return {"type": "expired", "message": "its time had passed before it began"}
         case _:
             return None
+
+
+def _crashed(ending: Ending) -> bool:
+    """True where this very attempt crashed; what is set aside before its start did so earlier."""
+    match ending.outcome:
+        case Crashed():
+            return True
+        case SetAside(reason=DeadReason.CRASHED):
+            return ending.started_at is not None
+        case _:
+            return False
 
 
 def _dead_letter(ending: Ending) -> DeadLetter | None:
@@ -221,8 +235,9 @@ def _dead_letter(ending: Ending) -> DeadLetter | None:
 
 def _next_message(ending: Ending) -> bytes:
     assert ending.task is not None  # noqa: S101 - an unreadable entry is not retried
+    crashes = ending.crashes + _crashed(ending)
     following = ending.task.model_copy(
-        update={"attempt": ending.attempt + 1, "crashes": ending.crashes, "run_at": None}
+        update={"attempt": ending.attempt + 1, "crashes": crashes, "run_at": None}
     )
     return _message(ending.delivery.stream, following)
 

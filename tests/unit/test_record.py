@@ -143,6 +143,33 @@ def test_a_start_after_a_crash_leaves_a_line_for_the_lost_attempt():
     assert memory.tasks[TASK.task_id].crashes == 1
 
 
+def test_an_attempt_whose_own_process_died_is_a_crash_of_its_own():
+    """A line `crashed` and its audit, once; the start that follows adds no second."""
+    memory = Memory()
+    died = heard(2, EventKind.RETRYING, crashed=True, error={"type": "Crashed", "message": "m"})
+    memory.take([seen(1), died])
+    memory.take([died])
+    memory.take([heard(3, EventKind.STARTED, attempt=2, crashes=1)])
+
+    assert memory.attempts[TASK.task_id, 1].state == "crashed"
+    assert memory.tasks[TASK.task_id].crashes == 1
+    assert memory.tasks[TASK.task_id].state is TaskState.RUNNING
+    actions = [each.action for each in memory.audit.values()]
+    assert actions.count("attempt.crashed") == 1
+
+
+def test_a_crash_heard_after_the_next_message_is_recorded_all_the_same():
+    """A recorder that is behind reads the next attempt's message first."""
+    memory = Memory()
+    memory.take([seen(1)])
+    memory.take([seen(3, attempt=2, task=TASK.model_copy(update={"crashes": 1}))])
+    memory.take([heard(2, EventKind.RETRYING, crashed=True)])
+
+    assert memory.attempts[TASK.task_id, 1].state == "crashed"
+    assert memory.tasks[TASK.task_id].crashes == 1
+    assert "attempt.crashed" in {each.action for each in memory.audit.values()}
+
+
 def test_an_entry_that_is_no_tasks_leaves_the_task_alone():
     """A dead letter about an entry does not end the task of that id."""
     memory = Memory()
