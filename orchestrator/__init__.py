@@ -14,6 +14,8 @@ The journey of a task through the files:
                                   ended already, gives it to a runner.
  6. `runtime/runner.py`           runs one attempt under its timeout; whatever happens becomes an
                                   `Outcome` (`outcome.py`). Knows neither Redis nor Postgres.
+    `runtime/isolated.py`         the same in a child process of its own (`runtime/child.py`), for
+                                  agents that ask for it and for tasks whose workers died twice.
  7. `runtime/lease.py`            meanwhile a thread of its own renews the pending entry.
  8. `streams/scripts/finish.lua`  result event + end marker + acknowledgement, in one step, and only
                                   for the owner.

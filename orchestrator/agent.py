@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
@@ -21,11 +22,23 @@ InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
 
 
+class Isolation(StrEnum):
+    """Where an attempt runs: among the others in the worker, or in a child process of its own."""
+
+    TASK = "task"
+    PROCESS = "process"
+
+
 class Agent(Generic[InputT, OutputT]):
     """Does one kind of work: typed in, typed out, found by its `name`.
 
     A worker makes one instance per process and calls `run` for each attempt, many at a time, so
     an instance must not keep a task's state. A plain `def run` runs in a thread.
+
+    With `isolation = "process"` each attempt has a fresh interpreter for itself: code that holds
+    the interpreter lock, leaks or crashes ends its own attempt and no other. The limits hold there
+    only; None is no limit. A task that two workers died with runs so whatever its agent asks for,
+    so agents belong into modules that can be imported.
     """
 
     name: ClassVar[str]  # what stands in messages; default: the class name in snake_case
@@ -34,6 +47,10 @@ class Agent(Generic[InputT, OutputT]):
     retry: ClassVar[Retry] = Retry()
     timeout: ClassVar[timedelta] = timedelta(minutes=10)  # of one attempt; then it is retried
     concurrency: ClassVar[int | None] = None  # at a time in one worker; None: the worker's
+    isolation: ClassVar[Isolation | str] = Isolation.TASK
+    memory_limit: ClassVar[int | None] = 2 * 1024**3  # bytes of address space of the process
+    # Of computing, not of waiting: who computes longer than half the default timeout is in a loop.
+    cpu_limit: ClassVar[timedelta | None] = timedelta(minutes=5)
     schedules: ClassVar[Sequence[Crontab]] = ()
     alerts: ClassVar[Sequence[AlertRule]] = ()  # which alerts become tasks of this agent
 
@@ -56,6 +73,10 @@ class Agent(Generic[InputT, OutputT]):
         if cls.queue in set(Priority):
             raise ConfigurationError(
                 f"agent {cls.name!r}: {cls.queue!r} is a priority, not a queue; set `priority`"
+            )
+        if cls.isolation not in set(Isolation):
+            raise ConfigurationError(
+                f"agent {cls.name!r}: isolation is {' or '.join(Isolation)}, not {cls.isolation!r}"
             )
         for base in getattr(cls, "__orig_bases__", ()):
             if get_origin(base) is Agent and not any(

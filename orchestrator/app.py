@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.client import set_submitter
 from orchestrator.registry import AgentRegistry, load_agents
 from orchestrator.runtime.dispatcher import Dispatcher, Limits
+from orchestrator.runtime.isolated import IsolatedRunner
 from orchestrator.runtime.lease import Lease
 from orchestrator.runtime.runner import Runner
 from orchestrator.runtime.service import Service, run_services
@@ -182,6 +183,7 @@ async def worker(parts: Parts) -> list[Service]:
         registry,
         Runner(threads, max_output=settings.max_output),
         lease,
+        isolated=IsolatedRunner(parts.submitter, max_output=settings.max_output),
         submitter=parts.submitter,
         read=parts.read,
         queues=settings.queues or registry.queues,

@@ -68,6 +68,14 @@ def load_agents(sources: Iterable[str]) -> AgentRegistry:
     return AgentRegistry(classes)
 
 
+def find_agent(module: str, name: str) -> AgentClass:
+    """The agent of that name in a module (what a child process is told of its agent).
+
+    Raises AgentsNotImportable, UnknownAgent.
+    """
+    return AgentRegistry(_agents_in(_import(module, module))).get(name)
+
+
 def _import_folder(folder: Path) -> list[ModuleType]:
     folder = folder.resolve()
     if not folder.is_dir():

@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     concurrency: int = Field(default=100, ge=1, le=10_000)
     lease: Seconds = Field(default=timedelta(seconds=15), ge=timedelta(seconds=1))
     grace: Seconds = timedelta(seconds=30)  # for runs in flight after SIGTERM
-    max_starts: int = Field(default=3, ge=1)  # unfinished starts before a task is set aside
+    max_starts: int = Field(default=3, ge=1)  # that did not end, the last in its own process
 
     # Tasks
     durability: Durability = Durability.DATABASE

@@ -50,6 +50,7 @@ def _summary(agent: Any) -> dict[str, Any]:
         "attempts": agent.retry.max_attempts,
         "timeout": agent.timeout,
         "concurrency": agent.concurrency,
+        "isolation": str(agent.isolation),
         "schedules": len(agent.schedules),
         "alerts": len(agent.alerts),
         "file": _file(agent),

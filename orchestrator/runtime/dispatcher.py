@@ -6,6 +6,7 @@ Never says that a task succeeded: that is `completion`'s, and only for the owner
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import time
 from collections.abc import Coroutine, Sequence
@@ -13,15 +14,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from orchestrator.agent import Agent
+from orchestrator.agent import Agent, Isolation
 from orchestrator.client import Submitter, set_submitter
 from orchestrator.context import Query, RunContext
 from orchestrator.errors import DeadReason, Overloaded, Unavailable
 from orchestrator.event import EventKind
-from orchestrator.outcome import Failed, Fault, Outcome, SetAside, Superseded
+from orchestrator.outcome import Crashed, Failed, Fault, Outcome, SetAside, Superseded
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.completion import Completion, Ending
-from orchestrator.runtime.flight import Flight, board
+from orchestrator.runtime.flight import Flight, after_crash, board
+from orchestrator.runtime.isolated import IsolatedRunner
 from orchestrator.runtime.lease import EXIT_BLOCKED, Held, Lease, hand_back
 from orchestrator.runtime.runner import Runner
 from orchestrator.runtime.service import Stop, every
@@ -61,6 +63,7 @@ class Dispatcher:
         runner: Runner,
         lease: Lease,
         *,
+        isolated: IsolatedRunner,
         submitter: Submitter,
         read: Query,
         queues: Sequence[str],
@@ -72,6 +75,7 @@ class Dispatcher:
         self.publisher = publisher
         self.registry = registry
         self.runner = runner
+        self.isolated = isolated
         self.lease = lease
         self.submitter = submitter
         self.read = read
@@ -231,7 +235,7 @@ class Dispatcher:
             count=flight.delivery.times,
             marker=self.streams.keys.marker(flight.task.task_id),
             begun=f"{flight.attempt}:{flight.digest}:",
-            deadline=flight.began + agent.timeout.total_seconds(),
+            deadline=_deadline(flight, agent),
         )
         flight.running = asyncio.create_task(self._fly(flight, agent))
         flight.running.add_done_callback(lambda done: self._landed(flight, done))
@@ -267,7 +271,7 @@ class Dispatcher:
         flight.started_at = datetime.now(UTC)
         held = self.lease.held.get(flight.key)
         if held is not None:
-            held.deadline = time.monotonic() + agent.timeout.total_seconds()
+            held.deadline = _deadline(flight, agent)
         context = RunContext(
             task=flight.task,
             attempt=flight.attempt,
@@ -276,7 +280,19 @@ class Dispatcher:
             emit=lambda detail: self._voice.say(flight, EventKind.PROGRESS, detail),
             read=self.read,
         )
-        return await self.runner.run(agent, context)
+        if not _is_isolated(flight, agent):
+            return await self.runner.run(agent, context)
+        if flight.suspect:
+            logger.warning(
+                "task %s: %d starts did not end; it runs in a process of its own",
+                flight.task.task_id, flight.crashes,
+                extra={"event": "task.suspect", "task_id": flight.task.task_id},
+            )  # fmt: skip
+        outcome = await self.isolated.run(agent, context)
+        if isinstance(outcome, Crashed):
+            most = self.limits.max_starts
+            outcome = after_crash(outcome, crashes=flight.crashes, max_starts=most)
+        return outcome
 
     def _finished(self, ending: Ending, answer: str) -> None:
         key = (ending.delivery.stream, ending.delivery.entry_id)
@@ -367,6 +383,17 @@ class Dispatcher:
             logger.warning("not handed back, their lease will run out: %s", error)
             return
         logger.info("handed back %d tasks", done, extra={"event": "tasks.handed_back"})
+
+
+def _is_isolated(flight: Flight, agent: Agent[Any, Any]) -> bool:
+    return flight.suspect or agent.isolation == Isolation.PROCESS
+
+
+def _deadline(flight: Flight, agent: Agent[Any, Any]) -> float:
+    """When the lease thread may suspect that this run blocks our loop (time.monotonic())."""
+    if _is_isolated(flight, agent):
+        return math.inf  # another process' run blocks nothing here
+    return time.monotonic() + agent.timeout.total_seconds()
 
 
 def _failed(done: "asyncio.Task[None]") -> BaseException | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from orchestrator.errors import DeadReason, PayloadTooLarge, Rejected
-from orchestrator.outcome import Expired, Outcome, Postponed, SetAside
+from orchestrator.outcome import Crashed, Expired, Outcome, Postponed, SetAside
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.completion import Ending
 from orchestrator.streams.consumer import Delivery
@@ -14,6 +14,12 @@ from orchestrator.streams.message import decode, decode_task
 from orchestrator.task import Task, derived_id
 
 READ_PAST = 4  # times the limit of a message
+# Unfinished starts after which an entry runs in a process of its own. Not one: a deployment or a
+# machine that fails leaves every task in hand with one, and each would cost an interpreter.
+SUSPECT_AFTER = 2
+# Times AURORA_MAX_STARTS: starts in all. Workers may die around an innocent task again and again,
+# but what takes its worker down from within a child must end some time, too.
+MOST_STARTS = 3
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,6 +31,7 @@ class Flight:
     digest: str
     attempt: int
     crashes: int
+    suspect: bool
     started_at: datetime
     began: float = field(default_factory=time.monotonic)
     running: "asyncio.Task[None] | None" = None
@@ -90,7 +97,7 @@ def board(
     if task is not None and outcome is None:
         return Flight(
             delivery=delivery, task=task, digest=task.digest, attempt=attempt, crashes=crashes,
-            started_at=now,
+            suspect=is_suspect(crashes, max_starts=max_starts), started_at=now,
         )  # fmt: skip
     assert outcome is not None  # noqa: S101 - an unreadable entry was set aside above
     return Ending(
@@ -108,14 +115,38 @@ def before_start(
     `taken`: when Redis took the entry. A message that was due by Redis' clock then is due, however
     late this machine's clock is: otherwise it would go back and forth.
     """
-    if crashes >= max_starts:
+    if crashes >= MOST_STARTS * max_starts:
         return SetAside(
             DeadReason.CRASHED,
-            f"{crashes} starts of it did not end (AURORA_MAX_STARTS={max_starts});"
-            " its workers died or fell silent",
+            f"{crashes} starts of it did not end ({MOST_STARTS} times"
+            f" AURORA_MAX_STARTS={max_starts}); its workers died or fell silent, also while it ran"
+            " in a process of its own",
         )
     if task.expires_at is not None and task.expires_at <= now:
         return Expired()
     if task.run_at is not None and task.run_at > max(now, taken):
         return Postponed()
     return None
+
+
+def is_suspect(crashes: int, *, max_starts: int) -> bool:
+    """True when it is to run in a process of its own, so that only the guilty one is set aside.
+
+    With the default, three starts: the third one. Two workers died with it in hand, and with
+    whatever else they had in hand.
+    """
+    return crashes >= min(SUSPECT_AFTER, max_starts)
+
+
+def after_crash(crashed: Crashed, *, crashes: int, max_starts: int) -> Crashed | SetAside:
+    """What the death of an attempt's own process comes to, after `crashes` other starts.
+
+    With the default, three starts: the first and the second death are followed by another start,
+    the third is the last. After two dead workers the first death is the last.
+    """
+    if crashes + 1 < max_starts:
+        return crashed
+    fault = crashed.fault
+    detail = f"{crashes + 1} starts of it did not end (AURORA_MAX_STARTS={max_starts})"
+    evidence = f"; its output ends:\n{fault.traceback}" if fault.traceback else ""
+    return SetAside(DeadReason.CRASHED, f"{detail}; the last: {fault.message}{evidence}")

@@ -50,7 +50,7 @@ class Runner:
         except GiveUp as error:
             return Failed(_fault(error))
         except RetryLater as error:
-            return _retry(agent.retry, ctx.attempt, _fault(error), error.after)
+            return retry_or_fail(agent.retry, ctx.attempt, _fault(error), error.after)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             # A cancellation that nobody asked this attempt for is the agent's own: something that
             # it awaited was cancelled.
@@ -58,17 +58,12 @@ class Runner:
                 raise
             fault = _fault(error)
             if limit.expired():
-                fault = Fault(
-                    type="Timeout",
-                    message=f"not done after {agent.timeout.total_seconds():g} s"
-                    f" ({agent.name}.timeout)",
-                    traceback=fault.traceback,
-                )
+                fault = timeout_fault(agent, fault.traceback)
             logger.info(
                 "task %s attempt %d: %s: %s", ctx.task_id, ctx.attempt, fault.type, fault.message,
                 extra={"event": "attempt.raised", "task_id": ctx.task_id},
             )  # fmt: skip
-            return _retry(agent.retry, ctx.attempt, fault, None)
+            return retry_or_fail(agent.retry, ctx.attempt, fault)
 
     def _serialised(self, agent: Agent[Any, Any], result: Any) -> bytes:
         try:
@@ -98,12 +93,24 @@ def _is_coroutine(run: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(run)
 
 
+def timeout_fault(agent: Agent[Any, Any], where: str | None) -> Fault:
+    """The error of an attempt that was not done in time; `where`: what it was at."""
+    return Fault(
+        type="Timeout",
+        message=f"not done after {agent.timeout.total_seconds():g} s ({agent.name}.timeout)",
+        traceback=where,
+    )
+
+
 def _is_being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
-def _retry(policy: Retry, attempt: int, fault: Fault, after: timedelta | None) -> Outcome:
+def retry_or_fail(
+    policy: Retry, attempt: int, fault: Fault, after: timedelta | None = None
+) -> Retrying | Failed:
+    """What a failed attempt comes to by the agent's policy; `after` replaces its delay."""
     delay = policy.delay_after(attempt)
     if delay is None:
         return Failed(fault)

@@ -116,7 +116,7 @@ async def test_an_agent_that_blocks_the_loop_is_run_once(system):
 
 
 async def test_a_loop_blocked_past_the_timeout_ends_its_worker_and_not_its_neighbours(system):
-    """P5: the neighbours are handed back at once, the process ends, the task is set aside."""
+    """P5: the neighbours are handed back at once, the process ends, the task runs alone."""
     system.start("recorder")
     first = system.start("worker", AURORA_MAX_STARTS="1")
     ledger = str(system.ledger())
@@ -137,29 +137,43 @@ async def test_a_loop_blocked_past_the_timeout_ends_its_worker_and_not_its_neigh
     )
     # Handed back, so it is the same attempt: not blamed for the neighbour.
     assert {each["attempt"] for each in neighbours} == {1}
-    dead = await wait_until(
-        lambda: system.rows("SELECT reason FROM dead_letters"), what="set aside", timeout=20
-    )
-    assert [row["reason"] for row in dead] == ["crashed"]
+    # It started once and did not end: the next start is in a process of its own, where the timeout
+    # can act. So it has an end of its own, and no second worker has died.
+    (end,) = await wait_until(
+        lambda: system.rows("SELECT error->>'type' AS error FROM results"), what="its end",
+        timeout=20,
+    )  # fmt: skip
+    assert end["error"] == "Timeout"
+    assert second.poll() is None
 
 
-async def test_a_message_that_kills_its_worker_is_set_aside_after_three_starts(system):
-    """P6: three starts, three dead workers, then a dead letter; the record knows each."""
+async def test_a_message_that_kills_its_worker_is_set_aside_and_its_neighbours_are_done(system):
+    """P6: two dead workers, a third start alone in a child, then a dead letter with the evidence.
+
+    The five neighbours were in hand at each death. They are as suspect, and all succeed.
+    """
     system.start("recorder")
-    await submit(system, Crash, [Job(n=1, ledger=str(system.ledger()))])
-    for n in range(1, 4):
+    ledger = str(system.ledger())
+    await submit(system, Wait, [Job(n=n, seconds=1.0, ledger=ledger) for n in range(5)])
+    await submit(system, Crash, [Job(n=99, ledger=ledger)])
+    for n in (1, 2):
         worker = system.start("worker")
-        await wait_until(lambda n=n: len(system.starts()) == n, what=f"start {n}")
+        await wait_until(lambda n=n: len(system.starts()) == 6 * n, what=f"start {n} of each")
         await wait_until(lambda w=worker: w.poll() is not None, what="the worker dies")
-    system.start("worker")
+    last = system.start("worker")
+    await system.all_ended(6)
 
-    letters = await wait_until(
-        lambda: system.rows("SELECT reason, detail FROM dead_letters"), what="set aside"
-    )
-    assert letters[0]["reason"] == "crashed"
-    assert len(system.starts()) == 3
-    (row,) = await system.rows("SELECT state, crashes FROM tasks")
+    assert last.poll() is None
+    starts = Counter(each["n"] for each in system.starts())
+    assert starts == {99: 3, **dict.fromkeys(range(5), 3)}
+    assert await system.count("SELECT count(*) FROM results WHERE state = 'succeeded'") == 5
+    (letter,) = await system.rows("SELECT reason, detail, agent FROM dead_letters")
+    assert (letter["reason"], letter["agent"]) == ("crashed", "crash")
+    assert "ended with exit code 1" in letter["detail"]
+    assert str(last.pid) in letter["detail"]
+    (row,) = await system.rows("SELECT state, crashes FROM tasks WHERE agent = 'crash'")
     assert (row["state"], row["crashes"]) == ("dead", 3)
+    assert await system.count("SELECT count(*) FROM attempts WHERE state = 'crashed'") == 13
 
 
 async def test_a_paused_worker_that_wakes_up_overwrites_nothing(system):

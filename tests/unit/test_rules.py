@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from orchestrator.db.bulk import json_text
 from orchestrator.errors import DeadReason
-from orchestrator.outcome import Expired, Postponed, SetAside
+from orchestrator.outcome import Crashed, Expired, Fault, Postponed, SetAside
 from orchestrator.retry import Retry
-from orchestrator.runtime.flight import before_start
+from orchestrator.runtime.flight import after_crash, before_start, is_suspect
 from orchestrator.streams.lanes import steps
 from orchestrator.streams.names import Keys
 from orchestrator.task import Priority, Task, TaskState, progress
@@ -64,13 +64,37 @@ def test_what_ends_an_attempt_before_it_starts():
 
     later = TASK.model_copy(update={"run_at": NOW + timedelta(seconds=5)})
     assert asked(TASK) is None
-    assert asked(TASK, crashes=2) is None
-    assert isinstance(found := asked(TASK, crashes=3), SetAside)
+    # Three dead workers may be anybody's fault; nine starts are enough, whosever it is.
+    assert asked(TASK, crashes=8) is None
+    assert isinstance(found := asked(TASK, crashes=9), SetAside)
     assert found.reason is DeadReason.CRASHED
     assert asked(TASK.model_copy(update={"expires_at": NOW})) == Expired()
     assert asked(later) == Postponed()
     # Due by Redis' clock when it took the entry: this machine's clock is late, not the task early.
     assert asked(later, taken=NOW + timedelta(seconds=6)) is None
+
+
+def test_who_is_suspect():
+    """P6: the third start runs alone, or an earlier one where fewer are allowed."""
+    assert [is_suspect(n, max_starts=3) for n in range(5)] == [False, False, True, True, True]
+    assert [is_suspect(n, max_starts=1) for n in range(3)] == [False, True, True]
+
+
+def test_what_the_death_of_an_attempts_own_process_means():
+    """P6: a start that did not end; at the third it is set aside with the evidence."""
+    fault = Fault(type="Crashed", message="child 7 ended by SIGABRT", traceback="Fatal: line 13")
+    crashed = Crashed(fault, timedelta(seconds=1))
+
+    assert after_crash(crashed, crashes=0, max_starts=3) == crashed
+    assert after_crash(crashed, crashes=1, max_starts=3) == crashed
+    found = after_crash(crashed, crashes=2, max_starts=3)
+    assert isinstance(found, SetAside)
+    assert found.reason is DeadReason.CRASHED
+    assert "3 starts" in found.detail
+    assert "SIGABRT" in found.detail
+    assert "line 13" in found.detail
+    # Its workers died more often than that: its own first death is the last.
+    assert isinstance(after_crash(crashed, crashes=5, max_starts=3), SetAside)
 
 
 def test_progress_orders_reports():

@@ -134,5 +134,7 @@ def test_names():
     assert LongName.name == "long_name"
     with pytest.raises(ConfigurationError, match="use letters"):
         type("Bad", (Base,), {"name": "no spaces"})
+    with pytest.raises(ConfigurationError, match="isolation is task or process, not 'thread'"):
+        type("Bad", (Base,), {"name": "b", "isolation": "thread"})
     with pytest.raises(ConfigurationError, match="is a priority"):
         type("Bad", (Base,), {"name": "b", "queue": "high"})
