@@ -16,6 +16,8 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 OWNER = "tests/integration/test_owner.py"
 RECORDING = "tests/integration/test_recording.py"
+ISOLATION = "tests/integration/test_isolation.py"
+RULES = "tests/unit/test_rules.py"
 ATTACKS = "tests/integration/test_attacks.py"
 GROUPS = "tests/integration/test_group_commit.py"
 PROMISES = "tests/acceptance/test_promises.py"
@@ -135,9 +137,72 @@ MUTANTS = {
     "no limit on starts": Mutant(
         "P6",
         "orchestrator/runtime/flight.py",
-        "if crashes >= max_starts:",
+        "if crashes >= MOST_STARTS * max_starts:",
         "if False:",
-        "tests/unit/test_rules.py::test_what_ends_an_attempt_before_it_starts",
+        f"{RULES}::test_what_ends_an_attempt_before_it_starts",
+    ),
+    "the deaths of its workers set a neighbour aside": Mutant(
+        "P6",
+        "orchestrator/runtime/flight.py",
+        "if crashes >= MOST_STARTS * max_starts:",
+        "if crashes >= max_starts:",
+        f"{RULES}::test_what_ends_an_attempt_before_it_starts",
+    ),
+    "a suspect among the others": Mutant(
+        "P6",
+        "orchestrator/runtime/dispatcher.py",
+        "return flight.suspect or agent.isolation == Isolation.PROCESS",
+        "return agent.isolation == Isolation.PROCESS",
+        f"{ISOLATION}::test_a_suspect_runs_in_a_process_of_its_own",
+    ),
+    "the death of its own process is no start": Mutant(
+        "P6",
+        "orchestrator/runtime/completion.py",
+        "    crashes = ending.crashes + _crashed(ending)\n",
+        "    crashes = ending.crashes\n",
+        f"{ISOLATION}::test_three_deaths_are_recorded_and_set_it_aside",
+    ),
+    "a child's own children survive it": Mutant(
+        "P6",
+        "orchestrator/runtime/child_process.py",
+        "os.killpg(self.pid, signal.SIGKILL)",
+        "os.kill(self.pid, signal.SIGKILL)",
+        f"{ISOLATION}::test_at_the_deadline_it_is_killed_with_all_that_it_started[sleeps]",
+    ),
+    "a child survives its worker": Mutant(
+        "P6",
+        "orchestrator/runtime/child.py",
+        "        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)\n",
+        "        pass\n",
+        f"{ISOLATION}::test_a_killed_workers_children_die_with_it[holds_the_lock]",
+    ),
+    "a result from whoever finds the channel": Mutant(
+        "P6",
+        "orchestrator/runtime/isolated.py",
+        'if said["nonce"] != self._nonce:',
+        "if False:",
+        f"{ISOLATION}::test_a_child_that_dies_is_a_crash_of_its_attempt[poison-forges]",
+    ),
+    "a forked process ends the attempt": Mutant(
+        "P6",
+        "orchestrator/runtime/uplink.py",
+        "        os.register_at_fork(after_in_child=self._cut)\n",
+        "",
+        f"{ISOLATION}::test_a_forked_process_has_no_say",
+    ),
+    "passwords in a child's environment": Mutant(
+        "P6",
+        "orchestrator/runtime/child_process.py",
+        " if not k.startswith(WITHHELD)",
+        "",
+        f"{ISOLATION}::test_no_password_is_in_its_environment",
+    ),
+    "a child's output goes into the record unread": Mutant(
+        "P10",
+        "orchestrator/runtime/dialogue.py",
+        "        from_json(found.output, allow_inf_nan=False)\n",
+        "",
+        "tests/unit/test_dialogue.py::test_an_output_that_is_none_is_refused",
     ),
     "no admission control": Mutant(
         "P8",
