@@ -17,6 +17,7 @@ import socket
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from orchestrator.client import set_submitter
 from orchestrator.context import RunContext
@@ -27,6 +28,7 @@ from orchestrator.runtime.runner import Runner
 from orchestrator.runtime.uplink import RemoteSubmitter, Uplink, UplinkHandler
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+OOM_SCORE = "500"  # of 1000; a worker has 0
 HANGS_AFTER = 0.5  # seconds past the timeout; the worker kills at a whole one
 
 
@@ -88,6 +90,10 @@ def _confine(start: Start) -> None:
         seconds = max(1, math.ceil(start.cpu_limit.total_seconds()))
         # SIGXCPU at the first, SIGKILL at the second: the signal tells the limit from a kill.
         _limit(resource.RLIMIT_CPU, seconds, seconds + 1)
+    if sys.platform == "linux":
+        # Where the machine's memory runs out, the kernel is to take this process and no worker.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     faulthandler.enable()
     faulthandler.register(signal.SIGXCPU, chain=True)
     _die_with_parent()

@@ -57,23 +57,23 @@ class ChildProcess:
     async def start(cls, module: str, *, limit: int) -> "ChildProcess":
         """Start `python -m module FD`; `limit`: bytes of the longest line that it may say."""
         ours, theirs = socket.socketpair()
-        lines, channel = await asyncio.open_connection(sock=ours, limit=limit)
-        reading, writing = os.pipe()
-        os.set_blocking(reading, False)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", module, str(theirs.fileno()),
-                stdin=subprocess.DEVNULL, stdout=writing, stderr=writing,
-                pass_fds=(theirs.fileno(),), start_new_session=True,
-                env={k: v for k, v in os.environ.items() if not k.startswith(WITHHELD)},
-            )  # fmt: skip
-        except BaseException:
-            channel.close()  # a child that has started all the same ends with it
-            os.close(reading)
-            raise
-        finally:
-            theirs.close()
-            os.close(writing)
+        with theirs:
+            lines, channel = await asyncio.open_connection(sock=ours, limit=limit)
+            reading, writing = os.pipe()
+            os.set_blocking(reading, False)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-P", "-m", module, str(theirs.fileno()),
+                    stdin=subprocess.DEVNULL, stdout=writing, stderr=writing,
+                    pass_fds=(theirs.fileno(),), start_new_session=True,
+                    env={k: v for k, v in os.environ.items() if not k.startswith(WITHHELD)},
+                )  # fmt: skip
+            except BaseException:
+                channel.close()  # a child that has started all the same ends with it
+                os.close(reading)
+                raise
+            finally:
+                os.close(writing)
         return cls(process, lines, channel, reading)
 
     async def hear(self) -> dict[str, Any] | None:

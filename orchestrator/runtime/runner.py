@@ -93,15 +93,6 @@ def _is_coroutine(run: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(run)
 
 
-def timeout_fault(agent: Agent[Any, Any], where: str | None) -> Fault:
-    """The error of an attempt that was not done in time; `where`: what it was at."""
-    return Fault(
-        type="Timeout",
-        message=f"not done after {agent.timeout.total_seconds():g} s ({agent.name}.timeout)",
-        traceback=where,
-    )
-
-
 def _is_being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
@@ -117,6 +108,15 @@ def retry_or_fail(
     if after is not None:
         delay = min(max(after, timedelta(0)), LONGEST_DELAY)
     return Retrying(fault, delay)
+
+
+def timeout_fault(agent: Agent[Any, Any], where: str | None) -> Fault:
+    """The error of an attempt that was not done in time; `where`: what it was at."""
+    return Fault(
+        type="Timeout",
+        message=f"not done after {agent.timeout.total_seconds():g} s ({agent.name}.timeout)",
+        traceback=where,
+    )
 
 
 def _fault(error: BaseException) -> Fault:

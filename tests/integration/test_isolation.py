@@ -1,6 +1,7 @@
 """P6: an attempt in a child process of its own: what it may do there, and how it may end."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -255,29 +256,41 @@ async def test_an_agent_that_a_child_cannot_find_says_so(seen):
 
 
 ORPHANS = """
-import asyncio, os
+import asyncio, sys
 from tests.integration.poisons import Hung
 from tests.integration.test_isolation import Seen
+
+class Told(list):
+    def append(self, said):
+        print(*said["pids"], flush=True)
+
 seen = Seen()
-seen.progress = type("Shown", (list,), {"append": lambda _, said: print(said["pids"][0], flush=True)})()
-asyncio.run(seen.run(Hung, "WORD"))
-"""  # noqa: E501
+seen.progress = Told()
+asyncio.run(seen.run(Hung, sys.argv[1]))
+"""
 
 
 @pytest.mark.parametrize("word", ["sleeps", "holds_the_lock"])
 async def test_a_killed_workers_children_die_with_it(word):
     """SIGKILL leaves no time to end them: the kernel does."""
     with subprocess.Popen(
-        [sys.executable, "-c", ORPHANS.replace("WORD", word)], cwd=ROOT, stdout=subprocess.PIPE
+        [sys.executable, "-c", ORPHANS, word], cwd=ROOT, stdout=subprocess.PIPE
     ) as worker:
         assert worker.stdout is not None
-        child = int(await asyncio.to_thread(worker.stdout.readline))
+        said = await asyncio.to_thread(worker.stdout.readline)
+        child, *others = map(int, said.split())
         assert psutil.pid_exists(child)
 
         worker.send_signal(signal.SIGKILL)
         worker.wait()
 
-        await gone(child)
+        try:
+            await gone(child)
+        finally:
+            # What it has started itself is out of the kernel's reach.
+            for pid in (child, *others):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 async def test_three_deaths_are_recorded_and_set_it_aside(settings, database, streams):
