@@ -90,7 +90,7 @@ def output(outcome: Outcome) -> dict:
 
 
 async def gone(*pids: int) -> None:
-    """Each has ended; whoever adopted it may not have looked yet."""
+    """Each has ended (who adopted it may not have looked yet); what has not is ended here."""
 
     def ended(pid: int) -> bool:
         try:
@@ -98,7 +98,16 @@ async def gone(*pids: int) -> None:
         except psutil.NoSuchProcess:
             return True
 
-    await wait_until(lambda: all(map(ended, pids)), what=f"{pids} gone", timeout=5)
+    try:
+        await wait_until(lambda: all(map(ended, pids)), what=f"{pids} gone", timeout=5)
+    finally:
+        end(*pids)
+
+
+def end(*pids: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 async def test_an_agent_works_there_as_anywhere(seen, caplog):
@@ -284,13 +293,8 @@ async def test_a_killed_workers_children_die_with_it(word):
         worker.send_signal(signal.SIGKILL)
         worker.wait()
 
-        try:
-            await gone(child)
-        finally:
-            # What it has started itself is out of the kernel's reach.
-            for pid in (child, *others):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        end(*others)  # what the child has started itself is out of the kernel's reach
+        await gone(child)
 
 
 async def test_three_deaths_are_recorded_and_set_it_aside(settings, database, streams):
