@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.benchmarks.figures import Figure, shown
 
-WIDTH, LABEL, BAR, GAP, TITLE = 860, 300, 18, 8, 34  # pixels
+WIDTH, LABEL, BAR, GAP, TITLE = 940, 320, 18, 8, 34  # pixels
 STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #24292f; }
   .title { font-weight: 600; font-size: 14px; } .value { fill: #57606a; }
@@ -74,7 +74,7 @@ def draw(figures: Mapping[str, Figure], panels: Sequence[Panel] = PANELS) -> str
         parts.append(f'<text class="title" x="10" y="{y + 18:.0f}">{escape(panel.title)}</text>')
         y += TITLE
         # The longest whisker and its number must fit.
-        scale = (WIDTH - LABEL - 150) / max(max(each.values) for each in bars)
+        scale = (WIDTH - LABEL - 200) / max(max(each.values) for each in bars)
         for each in bars:
             parts += _bar(each, y, scale)
             y += BAR + GAP
