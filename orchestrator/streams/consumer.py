@@ -185,7 +185,7 @@ class Consumer:
         else:
             asked = {}
             found = await self._take_in_order(free, steps)
-            if not found:
+            if not found and len(lanes) > free:
                 # Blocking on every lane may bring one entry of each: more than there are slots.
                 await asyncio.sleep(POLL)
         self._busy = _busy(found, asked, free)
