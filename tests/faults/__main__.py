@@ -1,0 +1,90 @@
+"""`python -m tests.faults --scenario NAME [--seed S] [--tasks N] [--faults N] [--minutes M] ...`.
+
+Breaks real processes and servers by the seed, lets them heal, and tells whether a promise broke.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.cli.opening import run_long
+from tests.benchmarks.progress import Telling
+from tests.faults import report
+from tests.faults.run import Outcome, run
+from tests.faults.scenarios import SCENARIOS
+from tests.faults.teeth import GUARDS, run_without
+
+
+def arguments() -> argparse.Namespace:
+    """What to break, how often, and where to write it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--scenario", action="append", choices=[*SCENARIOS, "all"], default=[])
+    parser.add_argument("--seed", type=int, default=1, help="where everything random comes from")
+    parser.add_argument("--tasks", type=int, metavar="N", help="good tasks (by scenario)")
+    parser.add_argument("--faults", type=int, metavar="N", help="faults (by scenario)")
+    parser.add_argument("--minutes", type=float, metavar="M", help="as many faults as fit in")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
+    parser.add_argument("--without", choices=GUARDS, metavar="GUARD", help="must turn it red")
+    parser.add_argument("--list", action="store_true", help="what there is, with the guards")
+    found = parser.parse_args()
+    if not found.list and not found.scenario:
+        parser.error("--scenario NAME, or --list")
+    if "all" in found.scenario:
+        found.scenario = list(SCENARIOS)
+    return found
+
+
+async def break_all(chosen: argparse.Namespace) -> list[Outcome]:
+    """Each scenario in turn."""
+    outcomes = []
+    with Telling(len(chosen.scenario)) as telling:
+        for name in chosen.scenario:
+            scenario = SCENARIOS[name]
+            faults = chosen.faults or scenario.faults
+            if chosen.minutes:
+                faults = max(1, int(chosen.minutes * 60 / (sum(scenario.pause) / 2)))
+            telling.step(name)
+            outcomes.append(
+                await run(
+                    scenario, seed=chosen.seed, tasks=chosen.tasks or scenario.tasks,
+                    faults=faults, telling=telling,
+                )
+            )  # fmt: skip
+        telling.finish()
+    return outcomes
+
+
+def main() -> int:
+    """Break, print, write; 1 where a promise broke."""
+    chosen = arguments()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if chosen.list:
+        for each in SCENARIOS.values():
+            console.print(f"[bold]{each.name}[/bold]  {each.breaks}")
+            console.print(f"    guards: {'; '.join(each.guards)}", style="dim")
+        return 0
+    if chosen.without:
+        console.print(f"without its guard: {chosen.without}")
+        given = sys.argv[1:]
+        at = next(i for i, word in enumerate(given) if word.startswith("--without"))
+        return run_without(
+            chosen.without, given[:at] + given[at + (given[at] == "--without") + 1 :]
+        )
+    # A user's own settings would be tested instead of the defaults.
+    for name in [each for each in os.environ if each.startswith("AURORA_")]:
+        if not name.startswith("AURORA_TEST_"):
+            del os.environ[name]
+    outcomes = run_long(break_all(chosen))
+    for outcome in outcomes:
+        console.print(report.table(outcome))
+    if chosen.json:
+        chosen.json.write_text(json.dumps([report.as_json(each) for each in outcomes], indent=1))
+    return 0 if all(outcome.good for outcome in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

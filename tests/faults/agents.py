@@ -1,0 +1,105 @@
+"""The load: agents whose output is a function of their input, and poisons that end their process.
+
+Each start is noted in a file of its own, outside of Redis and Postgres.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from orchestrator import Agent, Retry, RunContext
+from orchestrator.agent import Isolation
+
+NOTES = "FAULTS_NOTES"  # the variable that names the file
+
+
+class Job(BaseModel):
+    n: int
+    seconds: float = 0.0
+
+
+class Done(BaseModel):
+    n: int
+    proof: str
+
+
+def proof(n: int) -> str:
+    """What the agents return for `n`, which nobody can have got by accident."""
+    return hashlib.sha256(f"aurora {n}".encode()).hexdigest()[:16]
+
+
+def note(ctx: RunContext) -> None:
+    """One line a start; O_APPEND keeps the lines of several processes whole."""
+    line = {"id": ctx.task_id, "attempt": ctx.attempt, "pid": os.getpid(), "at": time.time()}
+    with Path(os.environ[NOTES]).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+class Short(Agent[Job, Done]):
+    """Waits as long as it is told, and answers."""
+
+    async def run(self, task_input: Job, ctx: RunContext) -> Done:
+        note(ctx)
+        await asyncio.sleep(task_input.seconds)
+        return Done(n=task_input.n, proof=proof(task_input.n))
+
+
+class Steps(Agent[Job, Done]):
+    """Reports its progress three times on the way."""
+
+    async def run(self, task_input: Job, ctx: RunContext) -> Done:
+        note(ctx)
+        for step in range(3):
+            await ctx.progress(step=step)
+            await asyncio.sleep(task_input.seconds / 3)
+        return Done(n=task_input.n, proof=proof(task_input.n))
+
+
+class Poison(Agent[Job, Done]):
+    """The ways to go; a second attempt after a timeout would only take longer."""
+
+    timeout = timedelta(seconds=1)
+    retry = Retry(max_attempts=1)
+
+
+class Abort(Poison):
+    async def run(self, task_input: Job, ctx: RunContext) -> Done:
+        note(ctx)
+        os.abort()
+
+
+class Exit(Poison):
+    async def run(self, task_input: Job, ctx: RunContext) -> Done:
+        note(ctx)
+        os._exit(7)
+
+
+class Spin(Poison):
+    async def run(self, task_input: Job, ctx: RunContext) -> Done:
+        note(ctx)
+        while True:
+            pass
+
+
+class AbortAlone(Abort):
+    isolation = Isolation.PROCESS
+
+
+class ExitAlone(Exit):
+    isolation = Isolation.PROCESS
+
+
+class SpinAlone(Spin):
+    isolation = Isolation.PROCESS
+
+
+GOOD: tuple[type[Agent[Job, Done]], ...] = (Short, Steps)
+IN_WORKER: tuple[type[Poison], ...] = (Abort, Exit, Spin)
+ALONE: tuple[type[Poison], ...] = (AbortAlone, ExitAlone, SpinAlone)
+POISONS = IN_WORKER + ALONE

@@ -1,0 +1,162 @@
+"""The checker: joins the ledger, the agents' notes and Postgres, and believes the ledger.
+
+Words as in Jepsen's queue tests: lost, duplicated, recovered, unexpected.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+
+from orchestrator.task import TERMINAL, TaskId, TaskState
+from tests.faults.agents import IN_WORKER, POISONS, proof
+from tests.faults.ledger import Asked, Start
+
+ENDS = frozenset(f"task.{state.value}" for state in TERMINAL)
+POISON_NAMES = frozenset(each.name for each in POISONS)
+IN_WORKER_NAMES = frozenset(each.name for each in IN_WORKER)
+SHOWN = 5  # examples of a finding
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row of `results`."""
+
+    task_id: TaskId
+    state: str
+    attempt: int
+    output: object
+    worker: str | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything there is to judge by."""
+
+    asked: Mapping[TaskId, Asked]
+    accepted: Mapping[TaskId, Asked]
+    starts: Sequence[Start]
+    kills: Sequence[tuple[int, float]]
+    worker_deaths: int
+    states: Mapping[TaskId, tuple[str, int]]  # of tasks: state and attempt
+    results: Mapping[TaskId, Result]
+    first_seen: Mapping[TaskId, Result]  # as they were when they were first seen
+    audit: Mapping[TaskId, Counter[str]]  # actions; a first `task.queued` as "first"
+    dead_letters: Counter[TaskId]
+
+
+@dataclass
+class Findings:
+    """What is wrong, by kind, with the tasks it is wrong with; and what is only told."""
+
+    wrong: dict[str, list[str]] = field(default_factory=dict)
+    recovered: int = 0
+    superseded: int = 0
+    again: list[float] = field(default_factory=list)  # seconds from a kill to the next start
+
+    @property
+    def good(self) -> bool:
+        return not any(self.wrong.values())
+
+
+def judge(found: Evidence) -> Findings:
+    """Every check, on everything."""
+    ends = {task_id: _ends(actions) for task_id, actions in found.audit.items()}
+    findings = Findings(
+        recovered=sum(attempt > 1 for _, attempt in found.states.values()),
+        superseded=sum(each["attempt.superseded"] for each in found.audit.values()),
+        again=_began_again(found.starts, found.kills),
+    )
+    findings.wrong = {
+        "lost": [
+            task_id
+            for task_id in found.accepted
+            if task_id not in found.results or not _terminal(found.states.get(task_id))
+        ],
+        "duplicated": [task_id for task_id, count in ends.items() if count > 1],
+        "overwritten": [
+            task_id for task_id, seen in found.first_seen.items()
+            if found.results.get(task_id) != seen
+        ],
+        "fenced off and accepted": list(_stale(found)),
+        "unexpected": list(_unexpected(found)),
+        "audit incomplete": [
+            task_id for task_id in found.accepted
+            if task_id in found.results
+            and (found.audit.get(task_id, Counter())["first"] != 1 or ends.get(task_id) != 1)
+        ],
+        "poison not set aside once": [
+            task_id for task_id, letters in _poison_letters(found) if letters != 1
+        ],
+        "workers taken along": list(_too_many_deaths(found)),
+    }  # fmt: skip
+    return findings
+
+
+def _terminal(standing: tuple[str, int] | None) -> bool:
+    return standing is not None and TaskState(standing[0]).is_terminal
+
+
+def _ends(actions: Counter[str]) -> int:
+    return sum(count for action, count in actions.items() if action in ENDS)
+
+
+def _stale(found: Evidence) -> Iterable[str]:
+    """Ends of an attempt that ran on after a later one had begun: its worker owned nothing more."""
+    begun: dict[tuple[TaskId, int], float] = {}
+    for start in found.starts:
+        key = (start.task_id, start.attempt)
+        begun[key] = min(begun.get(key, start.at), start.at)
+    for result in found.results.values():
+        later = begun.get((result.task_id, result.attempt + 1))
+        if later and result.finished_at and result.finished_at.timestamp() > later:
+            yield result.task_id
+
+
+def _unexpected(found: Evidence) -> Iterable[str]:
+    for task_id in found.states:
+        if task_id not in found.asked:
+            yield f"{task_id} was never submitted"
+    for result in found.results.values():
+        asked = found.asked.get(result.task_id)
+        if asked is None:
+            continue
+        if asked.agent in POISON_NAMES:
+            if result.state not in (TaskState.DEAD, TaskState.FAILED):
+                yield f"{result.task_id} {asked.agent} {result.state}"
+        elif result.state != TaskState.SUCCEEDED:
+            yield f"{result.task_id} {asked.agent} {result.state}"
+        elif result.output != {"n": asked.n, "proof": proof(asked.n)}:
+            yield f"{result.task_id} {asked.agent} returned {result.output}"
+
+
+def _poison_letters(found: Evidence) -> Iterable[tuple[TaskId, int]]:
+    """Each poison that crashed: its dead letters. One that timed out has failed instead."""
+    for task_id, asked in found.accepted.items():
+        result = found.results.get(task_id)
+        if asked.agent in POISON_NAMES and result and result.state == TaskState.DEAD:
+            yield task_id, found.dead_letters[task_id]
+
+
+def _too_many_deaths(found: Evidence) -> Iterable[str]:
+    """Two workers may die for a poison; the third start is in a process of its own."""
+    poisons = sum(each.agent in IN_WORKER_NAMES for each in found.asked.values())
+    if found.worker_deaths > 2 * poisons:
+        yield f"{found.worker_deaths} for {poisons} poisons"
+
+
+def _began_again(starts: Sequence[Start], kills: Sequence[tuple[int, float]]) -> list[float]:
+    """Seconds from each kill to the next start of each task that the killed had in hand."""
+    by_task: dict[TaskId, list[Start]] = defaultdict(list)
+    for start in starts:
+        by_task[start.task_id].append(start)
+    killed = dict(kills)
+    delays = []
+    for runs in by_task.values():
+        runs.sort(key=lambda each: each.at)
+        for before, after in pairwise(runs):
+            if (at := killed.get(before.pid)) and before.at < at < after.at:
+                delays.append(after.at - at)
+    return sorted(delays)

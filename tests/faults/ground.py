@@ -1,0 +1,182 @@
+"""Servers of the run's own, and the processes that are broken; what ends is started again."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from orchestrator.app import Parts
+from orchestrator.db import schema
+from orchestrator.embedded.postgres import EmbeddedPostgres
+from orchestrator.embedded.valkey import EmbeddedValkey
+from orchestrator.errors import Unavailable
+from orchestrator.registry import load_agents
+from orchestrator.settings import Settings
+from orchestrator.streams.names import ORCHESTRATOR
+from tests.faults.agents import NOTES
+from tests.support import wait_until
+
+ROOT = Path(__file__).parent.parent.parent
+AGENTS = "tests.faults.agents"
+LEASE = 2.0  # seconds
+GRACE = 1.0  # seconds before the reconciler looks at a row
+
+
+@dataclass
+class Slot:
+    """A place for a process of one role, whichever process is in it now."""
+
+    role: str
+    log: Path
+    environment: dict[str, str]
+    deaths: int = 0
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self) -> None:
+        """Put a new process there."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.acceptance.role", self.role],
+                cwd=ROOT, env=self.environment, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def kill(self) -> int:
+        """SIGKILL it, and start the next one at once; the pid of the killed."""
+        pid = self.process.pid
+        self.process.kill()
+        self.process.wait()
+        self.start()
+        return pid
+
+    def revive(self) -> None:
+        """Start another where it has ended by itself."""
+        if self.process.poll() is not None:
+            self.deaths += 1
+            self.start()
+
+    def end(self) -> None:
+        """End it for good."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+        self.process.wait()
+
+
+@dataclass
+class Ground:
+    """Where a scenario runs."""
+
+    home: Path
+    valkey: EmbeddedValkey
+    postgres: EmbeddedPostgres
+    parts: Parts
+    workers: list[Slot] = field(default_factory=list)
+    recorders: list[Slot] = field(default_factory=list)
+    kills: list[tuple[int, float]] = field(default_factory=list)  # pid and time.time()
+
+    @property
+    def notes(self) -> Path:
+        return self.home / "starts.jsonl"
+
+    async def start(self, *, workers: int, recorders: int = 1) -> None:
+        """Start everything, and wait until it takes part."""
+        for number in range(workers):
+            self.workers.append(self._slot("worker", number))
+        for number in range(recorders):
+            self.recorders.append(self._slot("recorder", number))
+        await wait_until(lambda: self._consumers(workers), what="the workers read", timeout=60)
+
+    def _slot(self, role: str, number: int) -> Slot:
+        settings = self.parts.settings
+        ours = {k: v for k, v in os.environ.items() if not k.startswith("AURORA_")}
+        found = Slot(role, self.home / f"{role}-{number}.log", ours | {
+            "AURORA_REDIS_URL": settings.redis_url.get_secret_value(),
+            "AURORA_DATABASE_URL": settings.database_url.get_secret_value(),
+            "AURORA_LEASE": str(LEASE),
+            "AURORA_RECONCILE_GRACE": str(GRACE),
+            "AURORA_AGENTS": AGENTS,
+            "PYTHONPATH": str(ROOT),
+            NOTES: str(self.notes),
+        })  # fmt: skip
+        found.start()
+        return found
+
+    async def _consumers(self, expected: int) -> bool:
+        key = self.parts.streams.keys.tasks
+        found = await self.parts.streams.commands.xinfo_consumers(key, ORCHESTRATOR)
+        return len(found) >= expected
+
+    def kill(self, slot: Slot) -> None:
+        """SIGKILL and start again, written down for the checker."""
+        killed = time.time()
+        self.kills.append((slot.kill(), killed))
+
+    async def supervise(self) -> None:
+        """As systemd would: what has ended is started again."""
+        while True:
+            for slot in (*self.workers, *self.recorders):
+                slot.revive()
+            await asyncio.sleep(0.05)
+
+    async def rows(self, sql: str, **params: Any) -> Sequence[Any]:
+        """What Postgres says, asked again while it is away."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                async with self.parts.database.transaction() as connection:
+                    return (await connection.execute(text(sql), params)).all()
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.05)
+
+    def logs(self) -> str:
+        """What the processes said last, for a failure's reader."""
+        return "\n".join(
+            f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}"
+            for path in sorted(self.home.glob("*.log"))
+        )
+
+
+@contextlib.asynccontextmanager
+async def ground(*, workers: int, recorders: int) -> AsyncIterator[Ground]:
+    """Servers and processes, all gone at the end."""
+    with tempfile.TemporaryDirectory(prefix="aurora-faults-") as directory:
+        home = Path(directory)
+        valkey, postgres = EmbeddedValkey(home / "valkey"), EmbeddedPostgres(home / "postgres")
+        try:
+            settings = Settings(
+                redis_url=await asyncio.to_thread(valkey.start),
+                database_url=await asyncio.to_thread(postgres.start),
+                agents=(AGENTS,),
+                lease=timedelta(seconds=LEASE),
+            )
+            parts = Parts(settings, role="faults", registry=load_agents([AGENTS]))
+            found = Ground(home, valkey, postgres, parts)
+            supervisor: asyncio.Task[None] | None = None
+            try:
+                await schema.upgrade(parts.database)
+                await parts.streams.ensure_all_groups()
+                await found.start(workers=workers, recorders=recorders)
+                supervisor = asyncio.create_task(found.supervise())
+                yield found
+            finally:
+                if supervisor is not None:
+                    supervisor.cancel()
+                for slot in (*found.workers, *found.recorders):
+                    slot.end()
+                await parts.close()
+        finally:
+            await asyncio.to_thread(valkey.stop)
+            await asyncio.to_thread(postgres.stop)

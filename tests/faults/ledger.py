@@ -1,0 +1,73 @@
+"""What was asked for and accepted, outside of the system; and the starts that the agents noted.
+
+The checker believes nothing else.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.task import Task
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A task as it was submitted."""
+
+    task_id: str
+    agent: str
+    n: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """A start that an agent noted."""
+
+    task_id: str
+    attempt: int
+    pid: int
+    at: float  # time.time()
+
+
+class Ledger:
+    """A file of lines. A submission counts as accepted once its line is on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a+")
+
+    def ask(self, tasks: Iterable[Task]) -> None:
+        """Before the submission: should its answer get lost, its tasks are no strangers."""
+        self._write("asked", tasks)
+
+    def accept(self, tasks: Iterable[Task]) -> None:
+        """After it was accepted."""
+        self._write("accepted", tasks)
+        os.fsync(self._file.fileno())
+
+    def read(self) -> tuple[dict[str, Asked], dict[str, Asked]]:
+        """What was asked for, and what of it was accepted."""
+        found: dict[str, dict[str, Asked]] = {"asked": {}, "accepted": {}}
+        self._file.seek(0)
+        for line in self._file:
+            for kind, tasks in json.loads(line).items():
+                found[kind].update({each[0]: Asked(*each) for each in tasks})
+        return found["asked"], found["accepted"]
+
+    def _write(self, kind: str, tasks: Iterable[Task]) -> None:
+        said = [[task.task_id, task.agent, task.input["n"]] for task in tasks]
+        self._file.write(json.dumps({kind: said}) + "\n")
+        self._file.flush()
+
+
+def read_starts(path: Path) -> list[Start]:
+    """Every start that was noted; a line that a kill cut short is left out."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue
+        found.append(Start(said["id"], said["attempt"], said["pid"], said["at"]))
+    return found

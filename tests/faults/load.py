@@ -1,0 +1,90 @@
+"""Submits at the pace of the faults, so that each of them meets tasks under way."""
+
+import asyncio
+import time
+from random import Random
+
+from orchestrator.agent import Agent
+from orchestrator.errors import OrchestratorError
+from orchestrator.task import Durability, Task
+from tests.faults.agents import GOOD, Done, Job
+from tests.faults.ground import Ground
+from tests.faults.ledger import Ledger
+
+BATCH = 20  # tasks a submission, at most
+LONG_SHARE = 0.15  # of the tasks run long enough to be met by a fault for certain
+LONG = 1.0  # seconds, at most
+
+
+class Load:
+    """`total` good tasks over `faults` faults of about `pause` seconds."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        ledger: Ledger,
+        rng: Random,
+        *,
+        total: int,
+        faults: int,
+        pause: float,
+        durabilities: tuple[Durability, ...],
+    ) -> None:
+        self._ground = ground
+        self._ledger = ledger
+        self._rng = rng
+        self._faults = faults
+        self._pause = pause
+        self._durabilities = durabilities
+        self._n = 0
+        self._done = 0
+        self._since = time.monotonic()
+        self.total = total
+        self.accepted = 0
+        self.refused = 0
+
+    def fault_done(self) -> None:
+        """Another fault is over: the next share may come."""
+        self._done += 1
+        self._since = time.monotonic()
+
+    async def run(self) -> None:
+        """Submit until `total` are accepted."""
+        while self.accepted < self.total:
+            missing = min(self._due(), self.total) - self.accepted
+            if missing <= 0:
+                await asyncio.sleep(0.01)
+                continue
+            count = min(missing, self._rng.randint(1, BATCH))
+            if await self._submit([self._task() for _ in range(count)]):
+                self.accepted += count
+            else:
+                self.refused += count
+                await asyncio.sleep(0.05)
+
+    async def poison(self, agent: type[Agent[Job, Done]]) -> None:
+        """Put one of these among the others."""
+        while not await self._submit([self._make(agent, 0.0)]):  # noqa: ASYNC110 - asks again
+            await asyncio.sleep(0.05)
+
+    def _due(self) -> int:
+        within = min(1.0, (time.monotonic() - self._since) / self._pause)
+        return int(self.total * min(1.0, (self._done + within) / self._faults))
+
+    def _task(self) -> Task:
+        longest = LONG if self._rng.random() < LONG_SHARE else 0.05
+        return self._make(self._rng.choice(GOOD), self._rng.uniform(0, longest))
+
+    def _make(self, agent: type[Agent[Job, Done]], seconds: float) -> Task:
+        self._n += 1
+        return agent.task(Job(n=self._n, seconds=seconds))
+
+    async def _submit(self, tasks: list[Task]) -> bool:
+        self._ledger.ask(tasks)
+        durability = self._rng.choice(self._durabilities)
+        try:
+            await self._ground.parts.submitter.submit_many(tasks, durability=durability)
+        except OrchestratorError:
+            return False  # refused or unknown: promised is nothing
+        self._ledger.accept(tasks)
+        return True

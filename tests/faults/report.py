@@ -1,0 +1,88 @@
+"""The verdict for people (a table) and for programs (JSON)."""
+
+import subprocess
+from typing import Any
+
+from rich.table import Table
+
+from tests.faults.checks import SHOWN
+from tests.faults.ground import LEASE, ROOT
+from tests.faults.run import Outcome
+
+
+def as_json(found: Outcome) -> dict[str, Any]:
+    """Every figure of a run."""
+    again = found.findings.again
+    return {
+        "scenario": found.scenario.name,
+        "breaks": found.scenario.breaks,
+        "seed": found.seed,
+        "commit": _commit(),
+        "lease": LEASE,
+        "seconds": round(found.seconds, 1),
+        "faults": found.faults,
+        "accepted": found.accepted,
+        "refused": found.refused,
+        "recovered": found.findings.recovered,
+        "superseded": found.findings.superseded,
+        "worker_deaths": found.worker_deaths,
+        "open_at_last_fault": found.open_at_last_fault,
+        "heal_seconds": round(found.heal_seconds, 2),
+        "heal_limit": round(found.heal_limit, 2),
+        "wrong": found.findings.wrong,
+        "begins_again": {
+            "n": len(again),
+            "p50": round(again[len(again) // 2], 2),
+            "p99": round(again[int(len(again) * 0.99)], 2),
+        }
+        if again
+        else None,
+        # 95 % confidence, for faults that are independent of each other.
+        "bound": round(3 / found.faults, 4),
+        "good": found.good,
+    }
+
+
+def table(found: Outcome) -> Table:
+    """One run."""
+    said = as_json(found)
+    shown = Table(
+        title=f"{found.scenario.name}, seed {found.seed}: {found.scenario.breaks}",
+        title_justify="left",
+    )
+    shown.add_column("", no_wrap=True)
+    shown.add_column("", justify="right", no_wrap=True)
+    shown.add_column("")
+    shown.add_row("faults", str(found.faults), f"in {found.seconds:.0f} s, commit {said['commit']}")
+    shown.add_row("accepted", str(found.accepted), f"{found.refused} refused or unknown")
+    shown.add_row("recovered", str(said["recovered"]), "tasks with more than one attempt")
+    shown.add_row("superseded", str(said["superseded"]), "late ends that changed nothing")
+    if said["worker_deaths"]:
+        shown.add_row("workers", str(said["worker_deaths"]), "that ended by themselves")
+    if again := said["begins_again"]:
+        shown.add_row(
+            "killed, begun again", f"{again['p50']} s",
+            f"p50 of {again['n']} tasks; p99 {again['p99']} s",
+        )  # fmt: skip
+    shown.add_section()
+    for name, tasks in found.findings.wrong.items():
+        mark = "[red]" if tasks else "[green]"
+        examples = ", ".join(tasks[:SHOWN])
+        shown.add_row(name, f"{mark}{len(tasks)}", examples)
+    late = "[green]" if found.heal_seconds <= found.heal_limit else "[red]"
+    shown.add_row(
+        "healed after", f"{late}{found.heal_seconds:.1f} s",
+        f"limit {found.heal_limit:.1f} s, {found.open_at_last_fault} open at the last fault",
+    )  # fmt: skip
+    shown.add_section()
+    bound = f"0 of {found.faults} faults: at most {3 / found.faults:.1%} (95 %)"
+    shown.add_row("verdict", "[green]good" if found.good else "[red]BAD", bound * found.good)
+    return shown
+
+
+def _commit() -> str:
+    said = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return said.stdout.strip() or "a copy"

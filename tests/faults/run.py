@@ -1,0 +1,166 @@
+"""Two phases: faults under load, then nothing but time. Then the checker has its say."""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from tests.benchmarks.progress import Telling
+from tests.faults.checks import Evidence, Findings, Result, judge
+from tests.faults.ground import GRACE, LEASE, Ground, ground
+from tests.faults.ledger import Ledger, read_starts
+from tests.faults.load import Load
+from tests.faults.scenario import Scenario, Scene
+
+HEAL = 3 * LEASE + GRACE  # seconds; the reconciler leaves a row alone for its grace
+DRAIN = 50.0  # tasks a second that two busy cores drain at least, while processes still start
+GIVE_UP = 20.0  # seconds past the limit, to tell what is late from what is lost
+LATE = 1.5 * LEASE  # seconds in which a late end would still come in
+LOOK = 0.5  # seconds between looks at new results
+OVERLAP = 5  # seconds of results that are looked at again: commits are not in order
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has come to."""
+
+    scenario: Scenario
+    seed: int
+    faults: int
+    asked: int
+    accepted: int
+    refused: int
+    open_at_last_fault: int
+    heal_seconds: float
+    heal_limit: float
+    seconds: float
+    worker_deaths: int
+    findings: Findings
+
+    @property
+    def good(self) -> bool:
+        return self.findings.good and self.heal_seconds <= self.heal_limit
+
+
+async def run(
+    scenario: Scenario, *, seed: int, tasks: int, faults: int, telling: Telling
+) -> Outcome:
+    """One scenario from beginning to end."""
+    began = time.monotonic()
+    telling.say("servers and processes start")
+    async with ground(workers=scenario.workers, recorders=scenario.recorders) as found:
+        ledger = Ledger(found.home / "ledger.jsonl")
+        load = Load(
+            found, ledger, Random(f"{seed}:load"), total=tasks, faults=faults,
+            pause=sum(scenario.pause) / 2, durabilities=scenario.durabilities,
+        )  # fmt: skip
+        watch = Watch(found)
+        watching = asyncio.create_task(watch.run())
+        scene = Scene(found, load, Random(f"{seed}:faults"))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(load.run())
+            group.create_task(_break(scenario, scene, watch, faults, telling))
+        healing = time.monotonic()
+        open_then = len(ledger.read()[1]) - len(watch.first_seen)
+        limit = HEAL + scenario.patience + max(0, open_then) / DRAIN
+        await _heal(found, ledger, limit, telling)
+        healed = time.monotonic() - healing
+        telling.say("late ends may come")
+        await asyncio.sleep(LATE)
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+        evidence = await _gather(found, ledger, watch)
+        findings = judge(evidence)
+        if not findings.good:
+            telling.note(found.logs())
+        return Outcome(
+            scenario=scenario, seed=seed, faults=faults, asked=len(evidence.asked),
+            accepted=len(evidence.accepted), refused=load.refused,
+            open_at_last_fault=max(0, open_then), heal_seconds=healed, heal_limit=limit,
+            seconds=time.monotonic() - began, worker_deaths=evidence.worker_deaths,
+            findings=findings,
+        )  # fmt: skip
+
+
+async def _break(
+    scenario: Scenario, scene: Scene, watch: "Watch", faults: int, telling: Telling
+) -> None:
+    for number in range(faults):
+        await asyncio.sleep(scene.rng.uniform(*scenario.pause))
+        await scenario.inject(scene)
+        scene.load.fault_done()
+        telling.say(
+            f"{number + 1} of {faults} faults, {scene.load.accepted} accepted,"
+            f" {len(watch.first_seen)} ended"
+        )
+
+
+async def _heal(found: Ground, ledger: Ledger, limit: float, telling: Telling) -> None:
+    """Wait until every task that was accepted has ended."""
+    _, accepted = ledger.read()
+    deadline = time.monotonic() + limit + GIVE_UP
+    while time.monotonic() < deadline:
+        missing = set(accepted) - {row.id for row in await found.rows(ENDED)}
+        if not missing:
+            return
+        telling.say(f"no more faults; {len(missing)} of {len(accepted)} are open")
+        await asyncio.sleep(0.1)
+
+
+ENDED = """SELECT results.task_id::text AS id FROM results JOIN tasks ON tasks.id = results.task_id
+WHERE tasks.state IN ('succeeded', 'failed', 'cancelled', 'expired', 'dead')"""
+RESULTS = "SELECT task_id::text AS id, state, attempt, output, worker, finished_at FROM results"
+NEW = f"{RESULTS} WHERE recorded_at > now() - make_interval(secs => :seconds)"
+AUDIT = """SELECT object_id AS id,
+CASE WHEN action = 'task.queued' AND before IS NULL THEN 'first' ELSE action END AS action,
+count(*) AS count FROM audit_events WHERE object_type = 'task' GROUP BY 1, 2"""
+
+
+class Watch:
+    """Remembers each result as it first was, to find out whether anybody changed it."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self.first_seen: dict[str, Result] = {}
+
+    async def run(self) -> None:
+        """Look at what is new until cancelled."""
+        last = time.monotonic()
+        while True:
+            now = time.monotonic()
+            for row in await self._ground.rows(NEW, seconds=now - last + OVERLAP):
+                self.first_seen.setdefault(row.id, _result(row))
+            last = now
+            await asyncio.sleep(LOOK)
+
+
+def _result(row: Any) -> Result:
+    return Result(row.id, row.state, row.attempt, row.output, row.worker, row.finished_at)
+
+
+async def _gather(found: Ground, ledger: Ledger, watch: Watch) -> Evidence:
+    asked, accepted = ledger.read()
+    audit: dict[str, Counter[str]] = {}
+    for row in await found.rows(AUDIT):
+        audit.setdefault(row.id, Counter())[row.action] += row.count
+    letters: Sequence[Any] = await found.rows(
+        "SELECT task_id::text AS id, count(*) AS count FROM dead_letters GROUP BY 1"
+    )
+    tasks = await found.rows("SELECT id::text AS id, state, attempt FROM tasks")
+    return Evidence(
+        asked=asked,
+        accepted=accepted,
+        starts=read_starts(found.notes),
+        kills=found.kills,
+        worker_deaths=sum(slot.deaths for slot in found.workers),
+        states={row.id: (row.state, row.attempt) for row in tasks},
+        results={row.id: _result(row) for row in await found.rows(RESULTS)},
+        first_seen=watch.first_seen,
+        audit=audit,
+        dead_letters=Counter({row.id: row.count for row in letters}),
+    )

@@ -1,0 +1,42 @@
+"""What a scenario says of itself, and what it is handed to break things with."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from random import Random
+from typing import ClassVar
+
+from orchestrator.task import Durability
+from tests.faults.ground import Ground
+from tests.faults.load import Load
+
+EITHER = (Durability.DATABASE, Durability.STREAM)
+DATABASE = (Durability.DATABASE,)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that a fault can reach. `rng` is the faults' own, from the seed."""
+
+    ground: Ground
+    load: Load
+    rng: Random
+
+
+class Scenario(ABC):
+    """One way to break it. The pause between faults is random, `pause` seconds from and to."""
+
+    name: ClassVar[str]
+    breaks: ClassVar[str]
+    guards: ClassVar[tuple[str, ...]]  # without any of them it must turn red (teeth.py)
+    tasks: ClassVar[int] = 2_000
+    faults: ClassVar[int] = 40
+    pause: ClassVar[tuple[float, float]] = (0.3, 1.2)
+    workers: ClassVar[int] = 3
+    recorders: ClassVar[int] = 1
+    durabilities: ClassVar[tuple[Durability, ...]] = DATABASE
+    # Seconds on top of three leases until everything has ended, with the reason beside it.
+    patience: ClassVar[float] = 0.0
+
+    @abstractmethod
+    async def inject(self, scene: Scene) -> None:
+        """One fault, from its beginning to its end."""

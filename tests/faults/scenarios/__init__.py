@@ -1,0 +1,20 @@
+"""All scenarios by name."""
+
+from tests.faults.scenario import Scenario
+from tests.faults.scenarios.flushall import FlushAll
+from tests.faults.scenarios.mix import Mix
+from tests.faults.scenarios.poison import Poison
+from tests.faults.scenarios.postgres_cut import PostgresCut
+from tests.faults.scenarios.postgres_kill import PostgresKill
+from tests.faults.scenarios.recorder_kill import RecorderKill
+from tests.faults.scenarios.redis_restart import RedisRestart
+from tests.faults.scenarios.worker_kill import WorkerKill
+from tests.faults.scenarios.zombie import Zombie
+
+SCENARIOS: dict[str, Scenario] = {
+    each.name: each
+    for each in (
+        WorkerKill(), RecorderKill(), Zombie(), FlushAll(), RedisRestart(), PostgresCut(),
+        PostgresKill(), Poison(), Mix(),
+    )
+}  # fmt: skip

@@ -1,0 +1,14 @@
+"""Redis forgets everything."""
+
+from tests.faults.scenario import Scenario, Scene
+
+
+class FlushAll(Scenario):
+    name = "flushall"
+    breaks = "FLUSHALL: every message, group and marker is gone (durability database)"
+    guards = ("no reconciler",)
+    faults = 30
+    pause = (0.5, 2.0)
+
+    async def inject(self, scene: Scene) -> None:
+        await scene.ground.parts.streams.commands.flushall()
