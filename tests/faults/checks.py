@@ -143,7 +143,7 @@ def _poison_letters(found: Evidence) -> Iterable[tuple[TaskId, int]]:
 def _too_many_deaths(found: Evidence) -> Iterable[str]:
     """Two workers may die for a poison; the third start is in a process of its own."""
     poisons = sum(each.agent in IN_WORKER_NAMES for each in found.asked.values())
-    if found.worker_deaths > 2 * poisons:
+    if poisons and found.worker_deaths > 2 * poisons:
         yield f"{found.worker_deaths} for {poisons} poisons"
 
 

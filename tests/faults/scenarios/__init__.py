@@ -2,10 +2,12 @@
 
 from tests.faults.scenario import Scenario
 from tests.faults.scenarios.flushall import FlushAll
+from tests.faults.scenarios.group_destroyed import GroupDestroyed
 from tests.faults.scenarios.mix import Mix
 from tests.faults.scenarios.poison import Poison
 from tests.faults.scenarios.postgres_cut import PostgresCut
 from tests.faults.scenarios.postgres_kill import PostgresKill
+from tests.faults.scenarios.power_loss import PowerLoss
 from tests.faults.scenarios.recorder_kill import RecorderKill
 from tests.faults.scenarios.redis_restart import RedisRestart
 from tests.faults.scenarios.worker_kill import WorkerKill
@@ -14,7 +16,7 @@ from tests.faults.scenarios.zombie import Zombie
 SCENARIOS: dict[str, Scenario] = {
     each.name: each
     for each in (
-        WorkerKill(), RecorderKill(), Zombie(), FlushAll(), RedisRestart(), PostgresCut(),
-        PostgresKill(), Poison(), Mix(),
+        WorkerKill(), RecorderKill(), Zombie(), FlushAll(), RedisRestart(), PowerLoss(),
+        GroupDestroyed(), PostgresCut(), PostgresKill(), Poison(), Mix(),
     )
 }  # fmt: skip
