@@ -5,6 +5,7 @@ Breaks real processes and servers by the seed, lets them heal, and tells whether
 
 import argparse
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -78,6 +79,8 @@ def main() -> int:
     for name in [each for each in os.environ if each.startswith("AURORA_")]:
         if not name.startswith("AURORA_TEST_"):
             del os.environ[name]
+    # What the client says of servers that are away is what was asked for.
+    logging.getLogger("aurora").addHandler(logging.NullHandler())
     outcomes = run_long(break_all(chosen))
     for outcome in outcomes:
         console.print(report.table(outcome))
