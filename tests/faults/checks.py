@@ -54,7 +54,8 @@ class Findings:
     wrong: dict[str, list[str]] = field(default_factory=dict)
     recovered: int = 0
     superseded: int = 0
-    again: list[float] = field(default_factory=list)  # seconds from a kill to the next start
+    # Seconds from a kill to the next start, and which attempt that was.
+    again: list[tuple[float, int]] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
@@ -147,7 +148,9 @@ def _too_many_deaths(found: Evidence) -> Iterable[str]:
         yield f"{found.worker_deaths} for {poisons} poisons"
 
 
-def _began_again(starts: Sequence[Start], kills: Sequence[tuple[int, float]]) -> list[float]:
+def _began_again(
+    starts: Sequence[Start], kills: Sequence[tuple[int, float]]
+) -> list[tuple[float, int]]:
     """Seconds from each kill to the next start of each task that the killed had in hand."""
     by_task: dict[TaskId, list[Start]] = defaultdict(list)
     for start in starts:
@@ -158,5 +161,5 @@ def _began_again(starts: Sequence[Start], kills: Sequence[tuple[int, float]]) ->
         runs.sort(key=lambda each: each.at)
         for before, after in pairwise(runs):
             if (at := killed.get(before.pid)) and before.at < at < after.at:
-                delays.append(after.at - at)
+                delays.append((after.at - at, after.attempt))
     return sorted(delays)

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
+from orchestrator.runtime.flight import SUSPECT_AFTER
 from tests.faults.checks import SHOWN
 from tests.faults.ground import LEASE, ROOT
 from tests.faults.run import Outcome
@@ -12,7 +13,6 @@ from tests.faults.run import Outcome
 
 def as_json(found: Outcome) -> dict[str, Any]:
     """Every figure of a run."""
-    again = found.findings.again
     return {
         "scenario": found.scenario.name,
         "breaks": found.scenario.breaks,
@@ -30,13 +30,7 @@ def as_json(found: Outcome) -> dict[str, Any]:
         "heal_seconds": round(found.heal_seconds, 2),
         "heal_limit": round(found.heal_limit, 2),
         "wrong": found.findings.wrong,
-        "begins_again": {
-            "n": len(again),
-            "p50": round(again[len(again) // 2], 2),
-            "p99": round(again[int(len(again) * 0.99)], 2),
-        }
-        if again
-        else None,
+        "begins_again": _begins_again(found.findings.again),
         # 95 % confidence, for faults that are independent of each other.
         "bound": round(3 / found.faults, 4),
         "good": found.good,
@@ -59,10 +53,10 @@ def table(found: Outcome) -> Table:
     shown.add_row("superseded", str(said["superseded"]), "late ends that changed nothing")
     if said["worker_deaths"]:
         shown.add_row("workers", str(said["worker_deaths"]), "that ended by themselves")
-    if again := said["begins_again"]:
+    for kind, again in said["begins_again"].items():
         shown.add_row(
             "killed, begun again", f"{again['p50']} s",
-            f"p50 of {again['n']} tasks; p99 {again['p99']} s",
+            f"p50 of {again['n']} {kind}; p99 {again['p99']} s, max {again['max']} s",
         )  # fmt: skip
     shown.add_section()
     for name, tasks in found.findings.wrong.items():
@@ -78,6 +72,24 @@ def table(found: Outcome) -> Table:
     bound = f"0 of {found.faults} faults: at most {3 / found.faults:.1%} (95 %)"
     shown.add_row("verdict", "[green]good" if found.good else "[red]BAD", bound * found.good)
     return shown
+
+
+def _begins_again(again: list[tuple[float, int]]) -> dict[str, dict[str, float]]:
+    """By where it began: a third start is in a process of its own, which takes longer."""
+    kinds = {
+        "in a worker": [seconds for seconds, attempt in again if attempt <= SUSPECT_AFTER],
+        "alone": [seconds for seconds, attempt in again if attempt > SUSPECT_AFTER],
+    }
+    return {
+        kind: {
+            "n": len(found),
+            "p50": round(found[len(found) // 2], 2),
+            "p99": round(found[int(len(found) * 0.99)], 2),
+            "max": round(found[-1], 2),
+        }
+        for kind, found in kinds.items()
+        if found
+    }
 
 
 def _commit() -> str:

@@ -103,7 +103,8 @@ MUTANTS = {
         "P4",
         "orchestrator/services/recorder.py",
         "        said = False\n",
-        "        said = False\n        await self.consumer.acknowledge(batch)\n",
+        "        said = False\n"
+        "        await self.consumer.acknowledge([item.delivery for item in batch])\n",
         f"{RECORDING}::test_nothing_is_acknowledged_before_it_is_committed",
     ),
     "no reconciler": Mutant(
