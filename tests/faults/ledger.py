@@ -55,6 +55,10 @@ class Ledger:
                 found[kind].update({each[0]: Asked(*each) for each in tasks})
         return found["asked"], found["accepted"]
 
+    def close(self) -> None:
+        """Close the file; what it holds stays."""
+        self._file.close()
+
     def _write(self, kind: str, tasks: Iterable[Task]) -> None:
         said = [[task.task_id, task.agent, task.input["n"]] for task in tasks]
         self._file.write(json.dumps({kind: said}) + "\n")
