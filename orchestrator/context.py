@@ -37,7 +37,7 @@ class RunContext:
         """Say how far the run has come; False when this worker no longer owns the task.
 
         Small JSON values only. An agent that is told False should stop: whatever it returns
-        is not accepted.
+        is not accepted. While Redis is away the news is lost, and the answer is True.
         """
         return await self.emit(detail)
 

@@ -18,7 +18,6 @@ from orchestrator.agent import Agent, Isolation
 from orchestrator.client import Submitter, set_submitter
 from orchestrator.context import Query, RunContext
 from orchestrator.errors import DeadReason, Overloaded, Unavailable
-from orchestrator.event import EventKind
 from orchestrator.outcome import Crashed, Failed, Fault, Outcome, SetAside, Superseded
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.completion import Completion, Ending
@@ -277,7 +276,7 @@ class Dispatcher:
             attempt=flight.attempt,
             worker=self.consumer.name,
             deadline=flight.started_at + agent.timeout,
-            emit=lambda detail: self._voice.say(flight, EventKind.PROGRESS, detail),
+            emit=lambda detail: self._voice.progress(flight, detail),
             read=self.read,
         )
         if not _is_isolated(flight, agent):

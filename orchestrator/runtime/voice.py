@@ -42,6 +42,13 @@ class Voice:
         except (Unavailable, Overloaded):
             flight.announced = False
 
+    async def progress(self, flight: Flight, detail: dict[str, Any]) -> bool:
+        """Tell how far a run has come. An outage costs this news, never the attempt."""
+        try:
+            return await self.say(flight, EventKind.PROGRESS, detail)
+        except (Unavailable, Overloaded):
+            return True  # nobody has said that it is no longer ours
+
     async def say(self, flight: Flight, kind: EventKind, detail: dict[str, Any] | None) -> bool:
         """Say something about a run; False when it is no longer ours to speak of."""
         now = datetime.now(UTC)

@@ -68,7 +68,7 @@ async def run(
             group.create_task(load.run())
             group.create_task(_break(scenario, scene, watch, faults, telling))
         healing = time.monotonic()
-        open_then = len(ledger.read()[1]) - len(watch.first_seen)
+        open_then = len(ledger.read()[1]) - len(await found.rows(ENDED))
         limit = HEAL + scenario.patience + max(0, open_then) / DRAIN
         await _heal(found, ledger, limit, telling)
         healed = time.monotonic() - healing

@@ -22,6 +22,14 @@ OWN = {
         "if found := []:",
         "worker-kill",
     ),
+    "acknowledged when it is read": Mutant(
+        "P4",
+        "orchestrator/services/recorder.py",
+        "        self._small = 0 < len(deliveries) < SMALL\n",
+        "        self._small = 0 < len(deliveries) < SMALL\n"
+        "        await self.consumer.acknowledge(deliveries)\n",
+        "recorder-kill",
+    ),
     "acknowledged although not written": Mutant(
         "P4",
         "orchestrator/services/recorder.py",

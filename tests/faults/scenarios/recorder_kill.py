@@ -6,7 +6,7 @@ from tests.faults.scenario import EITHER, Scenario, Scene
 class RecorderKill(Scenario):
     name = "recorder-kill"
     breaks = "SIGKILL of the only recorder (and reconciler), which is started again at once"
-    guards = ("acknowledged before the commit",)
+    guards = ("acknowledged when it is read",)
     durabilities = EITHER
     pause = (1.0, 2.5)  # a recorder needs a second to start, and is to be met at work
 
