@@ -66,7 +66,7 @@ def main() -> int:
     if chosen.list:
         for each in SCENARIOS.values():
             console.print(f"[bold]{each.name}[/bold]  {each.breaks}")
-            console.print(f"    guards: {'; '.join(each.guards)}", style="dim")
+            console.print(f"    guards: {'; '.join(each.guards) or 'open'}", style="dim")
         return 0
     if chosen.without:
         console.print(f"without its guard: {chosen.without}")

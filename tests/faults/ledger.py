@@ -35,34 +35,32 @@ class Ledger:
     """A file of lines. A submission counts as accepted once its line is on the disk."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a+")
+        self._path = path
 
     def ask(self, tasks: Iterable[Task]) -> None:
         """Before the submission: should its answer get lost, its tasks are no strangers."""
-        self._write("asked", tasks)
+        self._write("asked", tasks, sync=False)
 
     def accept(self, tasks: Iterable[Task]) -> None:
         """After it was accepted."""
-        self._write("accepted", tasks)
-        os.fsync(self._file.fileno())
+        self._write("accepted", tasks, sync=True)
 
     def read(self) -> tuple[dict[str, Asked], dict[str, Asked]]:
         """What was asked for, and what of it was accepted."""
         found: dict[str, dict[str, Asked]] = {"asked": {}, "accepted": {}}
-        self._file.seek(0)
-        for line in self._file:
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        for line in lines:
             for kind, tasks in json.loads(line).items():
                 found[kind].update({each[0]: Asked(*each) for each in tasks})
         return found["asked"], found["accepted"]
 
-    def close(self) -> None:
-        """Close the file; what it holds stays."""
-        self._file.close()
-
-    def _write(self, kind: str, tasks: Iterable[Task]) -> None:
+    def _write(self, kind: str, tasks: Iterable[Task], *, sync: bool) -> None:
         said = [[task.task_id, task.agent, task.input["n"]] for task in tasks]
-        self._file.write(json.dumps({kind: said}) + "\n")
-        self._file.flush()
+        with self._path.open("a") as file:
+            file.write(json.dumps({kind: said}) + "\n")
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
 
 
 def read_starts(path: Path) -> list[Start]:

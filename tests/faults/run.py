@@ -52,11 +52,8 @@ async def run(
     """One scenario from beginning to end."""
     began = time.monotonic()
     telling.say("servers and processes start")
-    async with contextlib.AsyncExitStack() as stack:
-        found = await stack.enter_async_context(
-            ground(workers=scenario.workers, recorders=scenario.recorders)
-        )
-        ledger = stack.enter_context(contextlib.closing(Ledger(found.home / "ledger.jsonl")))
+    async with ground(workers=scenario.workers, recorders=scenario.recorders) as found:
+        ledger = Ledger(found.home / "ledger.jsonl")
         load = Load(
             found, ledger, Random(f"{seed}:load"), total=tasks, faults=faults,
             pause=sum(scenario.pause) / 2, durabilities=scenario.durabilities,

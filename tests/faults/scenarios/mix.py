@@ -14,7 +14,7 @@ KINDS = (WorkerKill(), RecorderKill(), Zombie(), FlushAll(), RedisRestart(), Pos
 class Mix(Scenario):
     name = "mix"
     breaks = "one of the others, chosen by the seed"
-    guards = ("no reconciler",)
+    guards = ("nobody takes over from the dead",)
     tasks = 800
     faults = 12
     # The reconciler that was killed has a hold of 10 s, which the next one waits for.
