@@ -234,8 +234,12 @@ class _Fold:
         )
 
     def _superseded(self, record: TaskRecord, heard: HeardEvent) -> None:
-        if not heard.event.event.state.is_terminal:
+        event = heard.event
+        if not event.event.state.is_terminal:
             return  # a straggler's "started": no news
+        told = (event.event.state, event.attempt, event.worker, event.finished_at or event.at)
+        if told == (record.state, record.attempt, record.worker, record.finished_at):
+            return  # the very end that stands, read again
         self.writes.audit.append(
             AuditEntry(
                 id=derived_id(heard.stream, heard.entry_id),

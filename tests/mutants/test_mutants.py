@@ -240,6 +240,13 @@ MUTANTS = {
         "true",
         f"{GROUPS}::test_a_row_that_somebody_holds_keeps_only_its_own_caller",
     ),
+    "an end read again is called superseded": Mutant(
+        "P7",
+        "orchestrator/fold.py",
+        "if told == (record.state, record.attempt, record.worker, record.finished_at):",
+        "if False:",
+        "tests/unit/test_record.py::test_an_end_that_is_read_again_is_no_second_end",
+    ),
     "a later message overtakes the one that waits": Mutant(
         "P4",
         "orchestrator/services/pairing.py",

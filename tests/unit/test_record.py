@@ -88,6 +88,18 @@ def test_any_order_and_any_batches_come_to_one_end(order, cuts):
     assert said.count("task.queued") >= 1
 
 
+def test_an_end_that_is_read_again_is_no_second_end():
+    """Redelivered, or by a group that was made anew: the audit says only what happened."""
+    memory = Memory()
+    end = heard(2, EventKind.SUCCEEDED, output=1, finished_at=NOW)
+    memory.take([seen(1), end])
+    memory.take([end])
+    assert "attempt.superseded" not in {each.action for each in memory.audit.values()}
+
+    memory.take([heard(3, EventKind.SUCCEEDED, attempt=2, output=2, finished_at=NOW)])
+    assert "attempt.superseded" in {each.action for each in memory.audit.values()}
+
+
 def test_the_first_end_stays():
     """P2: a second end of a task changes nothing, and the audit says that it came."""
     memory = Memory()
