@@ -38,7 +38,6 @@ from orchestrator.task import Task, iso, new_id
 logger = logging.getLogger("aurora.completion")
 
 GROUP = 100  # attempts a script call: about a millisecond of the server's time
-FIELDS = 10  # arguments of finish.lua for each attempt
 
 
 class Ending(NamedTuple):

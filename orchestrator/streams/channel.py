@@ -1,7 +1,8 @@
 """One connection that many callers share: commands go out as they come, answers come in order.
 
-The library's own client takes a connection from its pool for each command and packs it in Python:
-three to five times the CPU of this (measured, docs/performance.md). What is hard about a
+The library's own client takes a connection from its pool for each command and packs it in Python;
+commands packed by hiredis go 1.6 times as fast alone and 2.5 times in bulk (`W1 enqueue, raw` of
+`python -m tests.benchmarks`). What is hard about a
 connection (login, TLS, sockets of either kind, parsing) stays the library's; nothing is retried.
 """
 

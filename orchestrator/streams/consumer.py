@@ -200,7 +200,7 @@ class Consumer:
         return _deliveries(reply)
 
     async def _read_each(self, asked: Mapping[str, int]) -> list[Delivery]:
-        """So many of each, in one write. In a script an entry costs the server four times that."""
+        """So many of each, in one write. In a script an entry costs the server more."""
         commands = [
             packed("XREADGROUP", "GROUP", self.group, self.name, "COUNT", most, "STREAMS", key, ">")
             for key, most in asked.items()

@@ -4,15 +4,14 @@ A checker that never failed is none.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.faults.ground import ROOT
-from tests.mutants.test_mutants import COPIED, MUTANTS, Mutant
+from tests.mutants.removal import Mutant, take_away
+from tests.mutants.test_mutants import MUTANTS
 
 OWN = {
     "nobody takes over from the dead": Mutant(
@@ -45,24 +44,10 @@ def run_without(guard: str, arguments: Sequence[str]) -> int:
     """Run this program in a copy of the tree without the guard; its exit code."""
     with tempfile.TemporaryDirectory(prefix="aurora-faults-without-") as directory:
         copy = Path(directory)
-        _take_away(GUARDS[guard], copy)
+        take_away(GUARDS[guard], copy)
         return subprocess.run(
             [sys.executable, "-m", "tests.faults", *arguments],
             cwd=copy,
             env={**os.environ, "PYTHONPATH": str(copy)},
             check=False,
         ).returncode
-
-
-def _take_away(mutant: Mutant, copy: Path) -> None:
-    for part in COPIED:
-        source, target = ROOT / part, copy / part
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
-    changed = copy / mutant.file
-    text = changed.read_text()
-    if text.count(mutant.guard) != 1:
-        raise LookupError(f"the guard is not found once in {mutant.file}")
-    changed.write_text(text.replace(mutant.guard, mutant.without))

@@ -5,15 +5,13 @@ exactly once, so that a mutant that no longer applies is an error and not a pass
 """
 
 import os
-import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.mutants.removal import Mutant, take_away
+
 OWNER = "tests/integration/test_owner.py"
 RECORDING = "tests/integration/test_recording.py"
 ISOLATION = "tests/integration/test_isolation.py"
@@ -21,19 +19,6 @@ RULES = "tests/unit/test_rules.py"
 ATTACKS = "tests/integration/test_attacks.py"
 GROUPS = "tests/integration/test_group_commit.py"
 PROMISES = "tests/acceptance/test_promises.py"
-COPIED = ("orchestrator", "agents", "migrations", "tests", "pyproject.toml", "alembic.ini")
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One guard, how it is removed, and the test that must notice."""
-
-    promise: str
-    file: str
-    guard: str
-    without: str
-    test: str
-
 
 MUTANTS = {
     "no owner check": Mutant(
@@ -276,16 +261,7 @@ MUTANTS = {
 def test_without_its_guard_the_promise_breaks(name, tmp_path):
     """The test that holds the promise goes red."""
     mutant = MUTANTS[name]
-    for part in COPIED:
-        source, target = ROOT / part, tmp_path / part
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
-    changed = tmp_path / mutant.file
-    text = changed.read_text()
-    assert text.count(mutant.guard) == 1, f"the guard is not found once in {mutant.file}"
-    changed.write_text(text.replace(mutant.guard, mutant.without))
+    take_away(mutant, tmp_path)
 
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", mutant.test],
