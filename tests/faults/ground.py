@@ -14,10 +14,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from orchestrator.app import Parts
 from orchestrator.db import schema
+from orchestrator.db.session import Database
 from orchestrator.embedded.postgres import EmbeddedPostgres
 from orchestrator.embedded.valkey import EmbeddedValkey
 from orchestrator.errors import Unavailable
@@ -25,9 +27,9 @@ from orchestrator.registry import load_agents
 from orchestrator.settings import Settings
 from orchestrator.streams.names import ORCHESTRATOR
 from tests.faults.agents import NOTES
+from tests.faults.servers import ROOT, Servers
 from tests.support import wait_until
 
-ROOT = Path(__file__).parent.parent.parent
 AGENTS = "tests.faults.agents"
 LEASE = 2.0  # seconds
 GRACE = 1.0  # seconds before the reconciler looks at a row
@@ -78,12 +80,20 @@ class Ground:
     """Where a scenario runs."""
 
     home: Path
-    valkey: EmbeddedValkey
-    postgres: EmbeddedPostgres
+    servers: Servers
     parts: Parts
+    record: Database  # what the checker reads: past whatever lies between the servers and others
     workers: list[Slot] = field(default_factory=list)
     recorders: list[Slot] = field(default_factory=list)
     kills: list[tuple[int, float]] = field(default_factory=list)  # pid and time.time()
+
+    @property
+    def valkey(self) -> EmbeddedValkey:
+        return self.servers.valkey
+
+    @property
+    def postgres(self) -> EmbeddedPostgres:
+        return self.servers.postgres
 
     @property
     def notes(self) -> Path:
@@ -92,22 +102,24 @@ class Ground:
     async def start(self, *, workers: int, recorders: int = 1) -> None:
         """Start everything, and wait until it takes part."""
         for number in range(workers):
-            self.workers.append(self._slot("worker", number))
+            self.workers.append(await self._slot("worker", number))
         for number in range(recorders):
-            self.recorders.append(self._slot("recorder", number))
+            self.recorders.append(await self._slot("recorder", number))
         await wait_until(lambda: self._consumers(workers), what="the workers read", timeout=60)
 
-    def _slot(self, role: str, number: int) -> Slot:
-        settings = self.parts.settings
+    async def _slot(self, role: str, number: int) -> Slot:
+        who = f"{role}-{number}"
+        urls = await self.servers.urls(who)
         ours = {k: v for k, v in os.environ.items() if not k.startswith("AURORA_")}
-        found = Slot(role, self.home / f"{role}-{number}.log", ours | {
-            "AURORA_REDIS_URL": settings.redis_url.get_secret_value(),
-            "AURORA_DATABASE_URL": settings.database_url.get_secret_value(),
+        found = Slot(role, self.home / f"{who}.log", ours | {
+            "AURORA_REDIS_URL": urls.redis,
+            "AURORA_DATABASE_URL": urls.database,
             "AURORA_LEASE": str(LEASE),
             "AURORA_RECONCILE_GRACE": str(GRACE),
             "AURORA_AGENTS": AGENTS,
             "PYTHONPATH": str(ROOT),
             NOTES: str(self.notes),
+            **self.servers.environment(who),
         })  # fmt: skip
         found.start()
         return found
@@ -134,7 +146,7 @@ class Ground:
         deadline = time.monotonic() + 60
         while True:
             try:
-                async with self.parts.database.transaction() as connection:
+                async with self.record.transaction() as connection:
                     return (await connection.execute(text(sql), params)).all()
             except Unavailable:
                 if time.monotonic() > deadline:
@@ -150,23 +162,31 @@ class Ground:
 
 
 @contextlib.asynccontextmanager
-async def ground(*, workers: int, recorders: int) -> AsyncIterator[Ground]:
+async def ground(
+    *, workers: int, recorders: int, servers: type[Servers] = Servers
+) -> AsyncIterator[Ground]:
     """Servers and processes, all gone at the end."""
     with tempfile.TemporaryDirectory(prefix="aurora-faults-") as directory:
         home = Path(directory)
-        valkey, postgres = EmbeddedValkey(home / "valkey"), EmbeddedPostgres(home / "postgres")
+        standing = servers(home)
         try:
+            await standing.start()
+            urls = await standing.urls("client")
             settings = Settings(
-                redis_url=await asyncio.to_thread(valkey.start),
-                database_url=await asyncio.to_thread(postgres.start),
+                redis_url=urls.redis,
+                database_url=urls.database,
                 agents=(AGENTS,),
                 lease=timedelta(seconds=LEASE),
             )
             parts = Parts(settings, role="faults", registry=load_agents([AGENTS]))
-            found = Ground(home, valkey, postgres, parts)
+            direct = settings.model_copy(
+                update={"database_url": SecretStr(standing.direct.database)}
+            )
+            record = Database(direct.async_database_url, pool_size=5)
+            found = Ground(home, standing, parts, record)
             supervisor: asyncio.Task[None] | None = None
             try:
-                await schema.upgrade(parts.database)
+                await schema.upgrade(record)
                 await parts.streams.ensure_all_groups()
                 await found.start(workers=workers, recorders=recorders)
                 supervisor = asyncio.create_task(found.supervise())
@@ -177,6 +197,6 @@ async def ground(*, workers: int, recorders: int) -> AsyncIterator[Ground]:
                 for slot in (*found.workers, *found.recorders):
                     slot.end()
                 await parts.close()
+                await record.close()
         finally:
-            await asyncio.to_thread(valkey.stop)
-            await asyncio.to_thread(postgres.stop)
+            await standing.stop()

@@ -29,6 +29,7 @@ class Load:
         faults: int,
         pause: float,
         durabilities: tuple[Durability, ...],
+        asks_again: bool = False,
     ) -> None:
         self._ground = ground
         self._ledger = ledger
@@ -36,6 +37,7 @@ class Load:
         self._faults = faults
         self._pause = pause
         self._durabilities = durabilities
+        self._asks_again = asks_again
         self._n = 0
         self._done = 0
         self._since = time.monotonic()
@@ -56,11 +58,13 @@ class Load:
                 await asyncio.sleep(0.01)
                 continue
             count = min(missing, self._rng.randint(1, BATCH))
-            if await self._submit([self._task() for _ in range(count)]):
-                self.accepted += count
-            else:
+            tasks = [self._task() for _ in range(count)]
+            while not (accepted := await self._submit(tasks)):
                 self.refused += count
                 await asyncio.sleep(0.05)
+                if not self._asks_again:
+                    break
+            self.accepted += count * accepted
 
     async def poison(self, agent: type[Agent[Job, Done]]) -> None:
         """Put one of these among the others."""

@@ -29,6 +29,7 @@ def as_json(found: Outcome) -> dict[str, Any]:
         "open_at_last_fault": found.open_at_last_fault,
         "heal_seconds": round(found.heal_seconds, 2),
         "heal_limit": round(found.heal_limit, 2),
+        "told": dict(found.told),
         "wrong": found.findings.wrong,
         "begins_again": _begins_again(found.findings.again),
         # 95 % confidence, for faults that are independent of each other.
@@ -58,6 +59,8 @@ def table(found: Outcome) -> Table:
             "killed, begun again", f"{again['p50']} s",
             f"p50 of {again['n']} {kind}; p99 {again['p99']} s, max {again['max']} s",
         )  # fmt: skip
+    for what, count in found.told.items():
+        shown.add_row(what, str(count), "")
     shown.add_section()
     for name, tasks in found.findings.wrong.items():
         mark = "[red]" if tasks else "[green]"

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -39,6 +39,7 @@ class Outcome:
     heal_limit: float
     seconds: float
     worker_deaths: int
+    told: Mapping[str, int]  # the scenario's own figures
     findings: Findings
 
     @property
@@ -52,11 +53,14 @@ async def run(
     """One scenario from beginning to end."""
     began = time.monotonic()
     telling.say("servers and processes start")
-    async with ground(workers=scenario.workers, recorders=scenario.recorders) as found:
+    async with ground(
+        workers=scenario.workers, recorders=scenario.recorders, servers=scenario.servers
+    ) as found:
         ledger = Ledger(found.home / "ledger.jsonl")
         load = Load(
             found, ledger, Random(f"{seed}:load"), total=tasks, faults=faults,
             pause=sum(scenario.pause) / 2, durabilities=scenario.durabilities,
+            asks_again=scenario.asks_again,
         )  # fmt: skip
         watch = Watch(found)
         watching = asyncio.create_task(watch.run())
@@ -76,6 +80,7 @@ async def run(
             await watching
         evidence = await _gather(found, ledger, watch)
         findings = judge(evidence)
+        findings.wrong |= await scenario.wrong(scene)
         if not findings.good:
             telling.note(found.logs())
         return Outcome(
@@ -83,7 +88,7 @@ async def run(
             accepted=len(evidence.accepted), refused=load.refused,
             open_at_last_fault=max(0, open_then), heal_seconds=healed, heal_limit=limit,
             seconds=time.monotonic() - began, worker_deaths=evidence.worker_deaths,
-            findings=findings,
+            told=await scenario.told(scene), findings=findings,
         )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What a scenario says of itself, and what it is handed to break things with."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
@@ -8,6 +9,7 @@ from typing import ClassVar
 from orchestrator.task import Durability
 from tests.faults.ground import Ground
 from tests.faults.load import Load
+from tests.faults.servers import Servers
 
 EITHER = (Durability.DATABASE, Durability.STREAM)
 DATABASE = (Durability.DATABASE,)
@@ -34,9 +36,19 @@ class Scenario(ABC):
     workers: ClassVar[int] = 3
     recorders: ClassVar[int] = 1
     durabilities: ClassVar[tuple[Durability, ...]] = DATABASE
+    servers: ClassVar[type[Servers]] = Servers
+    asks_again: ClassVar[bool] = False  # what was refused is submitted again, the same tasks
     # Seconds on top of three leases until everything has ended, with the reason beside it.
     patience: ClassVar[float] = 0.0
 
     @abstractmethod
     async def inject(self, scene: Scene) -> None:
         """One fault, from its beginning to its end."""
+
+    async def told(self, scene: Scene) -> Mapping[str, int]:
+        """Figures of its own for the verdict, once everything has healed."""
+        return {}
+
+    async def wrong(self, scene: Scene) -> Mapping[str, list[str]]:
+        """Findings of its own, beside the checker's."""
+        return {}

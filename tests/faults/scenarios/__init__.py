@@ -10,6 +10,7 @@ from tests.faults.scenarios.postgres_kill import PostgresKill
 from tests.faults.scenarios.power_loss import PowerLoss
 from tests.faults.scenarios.recorder_kill import RecorderKill
 from tests.faults.scenarios.redis_restart import RedisRestart
+from tests.faults.scenarios.reply_loss import ReplyLoss
 from tests.faults.scenarios.worker_kill import WorkerKill
 from tests.faults.scenarios.zombie import Zombie
 
@@ -18,5 +19,6 @@ SCENARIOS: dict[str, Scenario] = {
     for each in (
         WorkerKill(), RecorderKill(), Zombie(), FlushAll(), RedisRestart(), PowerLoss(),
         GroupDestroyed(), PostgresCut(), PostgresKill(), Poison(), Mix(),
+        ReplyLoss(),
     )
 }  # fmt: skip
