@@ -13,7 +13,6 @@ from tests.faults.ledger import Ledger
 
 BATCH = 20  # tasks a submission, at most
 LONG_SHARE = 0.15  # of the tasks run long enough to be met by a fault for certain
-LONG = 1.0  # seconds, at most
 
 
 class Load:
@@ -30,6 +29,7 @@ class Load:
         pause: float,
         durabilities: tuple[Durability, ...],
         asks_again: bool = False,
+        longest: float = 1.0,
     ) -> None:
         self._ground = ground
         self._ledger = ledger
@@ -38,6 +38,7 @@ class Load:
         self._pause = pause
         self._durabilities = durabilities
         self._asks_again = asks_again
+        self._longest = longest
         self._n = 0
         self._done = 0
         self._since = time.monotonic()
@@ -76,7 +77,7 @@ class Load:
         return int(self.total * min(1.0, (self._done + within) / self._faults))
 
     def _task(self) -> Task:
-        longest = LONG if self._rng.random() < LONG_SHARE else 0.05
+        longest = self._longest if self._rng.random() < LONG_SHARE else 0.05
         return self._make(self._rng.choice(GOOD), self._rng.uniform(0, longest))
 
     def _make(self, agent: type[Agent[Job, Done]], seconds: float) -> Task:

@@ -59,8 +59,8 @@ async def run(
         ledger = Ledger(found.home / "ledger.jsonl")
         load = Load(
             found, ledger, Random(f"{seed}:load"), total=tasks, faults=faults,
-            pause=sum(scenario.pause) / 2, durabilities=scenario.durabilities,
-            asks_again=scenario.asks_again,
+            pause=sum(scenario.pause) / 2 + scenario.lasts, durabilities=scenario.durabilities,
+            asks_again=scenario.asks_again, longest=scenario.longest,
         )  # fmt: skip
         watch = Watch(found)
         watching = asyncio.create_task(watch.run())

@@ -33,11 +33,13 @@ class Scenario(ABC):
     tasks: ClassVar[int] = 2_000
     faults: ClassVar[int] = 40
     pause: ClassVar[tuple[float, float]] = (0.3, 1.2)
+    lasts: ClassVar[float] = 0.0  # seconds that a fault itself takes, which the load goes on for
     workers: ClassVar[int] = 3
     recorders: ClassVar[int] = 1
     durabilities: ClassVar[tuple[Durability, ...]] = DATABASE
     servers: ClassVar[type[Servers]] = Servers
     asks_again: ClassVar[bool] = False  # what was refused is submitted again, the same tasks
+    longest: ClassVar[float] = 1.0  # seconds that a task takes, at most
     # Seconds on top of three leases until everything has ended, with the reason beside it.
     patience: ClassVar[float] = 0.0
 

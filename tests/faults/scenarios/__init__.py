@@ -4,6 +4,7 @@ from tests.faults.scenario import Scenario
 from tests.faults.scenarios.flushall import FlushAll
 from tests.faults.scenarios.group_destroyed import GroupDestroyed
 from tests.faults.scenarios.mix import Mix
+from tests.faults.scenarios.partition import Partition
 from tests.faults.scenarios.poison import Poison
 from tests.faults.scenarios.postgres_cut import PostgresCut
 from tests.faults.scenarios.postgres_kill import PostgresKill
@@ -19,6 +20,6 @@ SCENARIOS: dict[str, Scenario] = {
     for each in (
         WorkerKill(), RecorderKill(), Zombie(), FlushAll(), RedisRestart(), PowerLoss(),
         GroupDestroyed(), PostgresCut(), PostgresKill(), Poison(), Mix(),
-        ReplyLoss(),
+        ReplyLoss(), Partition(),
     )
 }  # fmt: skip
