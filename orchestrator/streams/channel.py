@@ -15,7 +15,7 @@ from typing import Any
 from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 Part = str | bytes | int
@@ -124,6 +124,11 @@ class Channel:
                 self._waiting.popleft()
                 if not call.answered.done():
                     call.answered.set_result(None)
+            if isinstance(reply, ReadOnlyError):
+                # A replica since a failover, which keeps its connections and refuses for good.
+                # The next call asks the address again, that leads to the primary by now.
+                await connection.disconnect()
+                raise reply
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if task.cancelled():

@@ -70,13 +70,11 @@ class Streams:
         """Run one of `scripts/`. Raises Unavailable, Overloaded; ResponseError for NOGROUP."""
         with translated():
             try:
-                return await self._channel.call(
-                    "EVALSHA", self._digests[script], len(keys), *keys, *args
-                )
-            except NoScriptError:  # a server that was restarted; this loads it, too
-                return await self._channel.call(
-                    "EVAL", self._scripts[script], len(keys), *keys, *args
-                )
+                return await self._run(script, keys, args)
+            except ReadOnlyError:
+                # What the client reads would be a replica's past: it asks the address again, too.
+                await self.commands.connection_pool.disconnect()
+                raise
 
     async def add(self, entries: Sequence[tuple[str, Mapping[str, Part]]]) -> list[str]:
         """XADD these (key, fields) in one write; the entries' ids. Raises Unavailable, Overloaded.
@@ -191,6 +189,14 @@ class Streams:
             if info["name"] == group.encode():
                 return int(info["pending"]) + int(info["lag"] or 0)
         return 0
+
+    async def _run(self, script: str, keys: Sequence[str], args: Sequence[Part]) -> Any:
+        try:
+            return await self._channel.call(
+                "EVALSHA", self._digests[script], len(keys), *keys, *args
+            )
+        except NoScriptError:  # a server that was restarted; this loads it, too
+            return await self._channel.call("EVAL", self._scripts[script], len(keys), *keys, *args)
 
     async def close(self) -> None:
         """Close every connection; never in the middle of a blocking read."""

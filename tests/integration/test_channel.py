@@ -4,12 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from redis.asyncio import ConnectionPool
+from redis.asyncio import ConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from orchestrator.embedded.valkey import EmbeddedValkey
+from orchestrator.errors import Unavailable
 from orchestrator.streams.channel import Channel, packed
+from orchestrator.streams.connection import Streams
+from orchestrator.streams.names import Keys
 from tests.servers import Servers
 
 
@@ -67,6 +71,25 @@ async def test_a_server_that_says_nothing_is_given_up(channel):
     with pytest.raises(RedisTimeoutError, match=r"0\.5 s"):
         await channel.call("BLPOP", "nothing", 5)
     assert await channel.call("ECHO", "again") == b"again"
+
+
+async def test_a_primary_that_became_a_replica_is_left(tmp_path):
+    """P1: an address that leads elsewhere after a failover is asked again, also by the client."""
+    with EmbeddedValkey(tmp_path / "valkey") as valkey:
+        streams = Streams(valkey.start(), Keys("test"))
+        own = await streams._channel.call("CLIENT", "ID"), await streams.commands.client_id()
+        async with Redis.from_url(valkey.start()) as other:
+            await other.execute_command("REPLICAOF", "127.0.0.1", 1)
+            with pytest.raises(Unavailable, match="replica"):
+                await streams.hold("test", "me", seconds=1)
+            await other.execute_command("REPLICAOF", "NO", "ONE")
+
+        assert await streams.hold("test", "me", seconds=1)
+        now = await streams._channel.call("CLIENT", "ID"), await streams.commands.client_id()
+        await streams.close()
+
+    assert now[0] != own[0]
+    assert now[1] != own[1]
 
 
 async def test_one_attempt_to_connect_serves_all_who_wait(servers):

@@ -246,6 +246,13 @@ MUTANTS = {
         "if True:\n                    call",
         "tests/integration/test_channel.py::test_who_gives_up_does_not_shift_the_answers",
     ),
+    "stays with a primary that is a replica now": Mutant(
+        "P1",
+        "orchestrator/streams/channel.py",
+        "if isinstance(reply, ReadOnlyError):",
+        "if False:",
+        "tests/integration/test_channel.py::test_a_primary_that_became_a_replica_is_left",
+    ),
     "infinity is let in": Mutant(
         "P10",
         "orchestrator/streams/message.py",
