@@ -111,4 +111,16 @@ class PostgresWire:
         return found
 
 
-WIRES: Mapping[str, type[Wire]] = {"redis": RedisWire, "postgres": PostgresWire}
+class DeafWire:
+    """Looks at nothing."""
+
+    def asked(self, data: bytes) -> None:
+        pass
+
+    def answered(self, data: bytes) -> list[str]:
+        return []
+
+
+WIRES: Mapping[str, type[Wire]] = {
+    "redis": RedisWire, "postgres": PostgresWire, "replication": DeafWire,
+}  # fmt: skip

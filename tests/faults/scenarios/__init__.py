@@ -1,6 +1,7 @@
 """All scenarios by name."""
 
 from tests.faults.scenario import Scenario
+from tests.faults.scenarios.failover import Failover
 from tests.faults.scenarios.flushall import FlushAll
 from tests.faults.scenarios.group_destroyed import GroupDestroyed
 from tests.faults.scenarios.mix import Mix
@@ -20,6 +21,6 @@ SCENARIOS: dict[str, Scenario] = {
     for each in (
         WorkerKill(), RecorderKill(), Zombie(), FlushAll(), RedisRestart(), PowerLoss(),
         GroupDestroyed(), PostgresCut(), PostgresKill(), Poison(), Mix(),
-        ReplyLoss(), Partition(),
+        ReplyLoss(), Partition(), Failover(),
     )
 }  # fmt: skip
