@@ -1,7 +1,7 @@
 """The class that users write: `class Triage(Agent[Alert, Verdict])` with an `async def run`."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
@@ -17,6 +17,9 @@ from orchestrator.errors import ConfigurationError, InvalidInput
 from orchestrator.handle import Handle
 from orchestrator.retry import Retry
 from orchestrator.task import Durability, Priority, Task, idempotent_id, new_id
+
+# What an error names of an input that is wrong throughout; text is cut at so many characters.
+PROBLEMS, LONGEST = 20, 500
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
@@ -191,14 +194,16 @@ class Agent(Generic[InputT, OutputT]):
         try:
             loaded: InputT = cls.input_type.validate_python(raw)
         except ValidationError as error:
-            raise InvalidInput(
-                cls.name,
-                tuple(
-                    ("".join(f"/{part}" for part in each["loc"]), each["msg"])
-                    for each in error.errors(include_url=False, include_input=False)
-                ),
-            ) from error
+            raise InvalidInput(cls.name, tuple(_problems(error))) from error
         return loaded
+
+
+def _problems(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """JSON pointer and what is wrong there, of the first few."""
+    for each in error.errors(include_url=False, include_input=False)[:PROBLEMS]:
+        yield "".join(f"/{part}" for part in each["loc"])[:LONGEST], each["msg"][:LONGEST]
+    if (more := error.error_count() - PROBLEMS) > 0:
+        yield "", f"and {more} more"
 
 
 def _moment(given: float | timedelta | datetime | None, now: datetime) -> datetime | None:

@@ -1,13 +1,13 @@
 """What happened to a task, as it travels on the results stream, and who did what on the audit's."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from orchestrator.errors import DeadReason
-from orchestrator.task import TaskId, TaskState, canonical_id
+from orchestrator.task import Moment, TaskId, TaskState, canonical_id, sayable
 
 # Bounded, since it is indexed: Postgres refuses an index entry of more than 2,704 bytes.
 Word = Annotated[str, BeforeValidator(lambda said: said[:500] if isinstance(said, str) else said)]
@@ -66,7 +66,7 @@ class TaskEvent(BaseModel):
     task_id: TaskId
     agent: str = Field(max_length=100)  # empty where a message could not be read
     event: EventKind
-    at: AwareDatetime
+    at: Moment
     attempt: int = Field(default=1, ge=1)
     crashes: int = 0  # starts before this attempt that did not end
     crashed: bool = False  # and this attempt did not, either: its own process died
@@ -75,9 +75,9 @@ class TaskEvent(BaseModel):
     usage: dict[str, Any] | None = None
     detail: dict[str, Any] | None = None  # what progress() was given
     worker: str | None = None
-    started_at: AwareDatetime | None = None
-    finished_at: AwareDatetime | None = None
-    run_at: AwareDatetime | None = None  # of a retry: when the next attempt is due
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
+    run_at: Moment | None = None  # of a retry: when the next attempt is due
     dead_letter: DeadLetter | None = None
 
     @field_validator("task_id")
@@ -101,3 +101,9 @@ class Act(BaseModel):
     detail: dict[str, Any] | None = None
     producer: Word | None = None
     sequence: int | None = None  # gapless within one producer; a gap is a loss on the stream
+
+    @field_validator("at")
+    @classmethod
+    def _aware(cls, value: datetime) -> datetime:
+        """A naive time means UTC, as everywhere on the wire."""
+        return sayable(value if value.tzinfo else value.replace(tzinfo=UTC))

@@ -7,13 +7,21 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any
 from uuid import UUID, uuid5
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+)
 from uuid_utils import uuid7
 
 # The root of every id that we derive: uuid5 of the DNS namespace and "aurora-orchestrator".
@@ -23,6 +31,22 @@ Name = Annotated[
     str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.\-]+$")
 ]
 _CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def sayable(moment: datetime) -> datetime:
+    """The moment, where it is one in UTC, too. Raises ValueError.
+
+    Postgres takes year 1 with any offset and gives back year 0, which Python cannot say.
+    """
+    if MINYEAR < moment.year < MAXYEAR:
+        return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("in UTC it is not within the years 1 to 9999") from error
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(sayable)]
 
 TaskId = str  # canonical text of a UUID; kept as text because it is only ever passed on
 
@@ -110,8 +134,8 @@ class Task(BaseModel):
     attempt: int = Field(default=1, ge=1, le=1_000_000)
     crashes: int = Field(default=0, ge=0, le=1_000_000)  # unfinished starts before this message
     idempotency_key: str | None = Field(default=None, max_length=200)
-    run_at: AwareDatetime | None = None
-    expires_at: AwareDatetime | None = None
+    run_at: Moment | None = None
+    expires_at: Moment | None = None
     parent_id: TaskId | None = None
     root_id: TaskId | None = None
     tenant: Name = "default"

@@ -130,8 +130,7 @@ def _word(data: dict[str, Any], *names: str) -> str | None:
 
 
 def _entry(message_id: str, act: Act) -> AuditEntry:
-    at = act.at if act.at.tzinfo else act.at.replace(tzinfo=UTC)
-    return AuditEntry(id=message_id, **{**act.model_dump(), "at": at})
+    return AuditEntry(id=message_id, **act.model_dump())
 
 
 def _letter(delivery: Delivery, reason: DeadReason, detail: str) -> DeadLetterRecord:

@@ -24,6 +24,14 @@ ENVELOPE = 512  # bytes of an entry beside `data`: readers count all of it, so e
 # A producer's clock this far off is no news about when something happened.
 ABSURD = timedelta(days=1)
 
+# What Python can still say of an entry whose id somebody made up; a day before its last moment, so
+# that no offset leads past that.
+LATEST = datetime(9999, 12, 30, tzinfo=UTC)
+
+# What a dead letter keeps of an entry: bytes of a value, characters of a name and of all together.
+KEPT_VALUE, KEPT_NAME, KEPT = 64 * 1024, 200, 128 * 1024
+_FIRST = (b"id", b"timestamp", b"data", b"producer")
+
 
 class Message(NamedTuple):
     """One entry, read: what it says, when, and what had to be put right about it."""
@@ -123,8 +131,11 @@ def decode_event(message: Message) -> TaskEvent:
 
 
 def entry_time(entry_id: str) -> datetime:
-    """When Redis took the entry, by its own id."""
-    return datetime.fromtimestamp(int(entry_id.partition("-")[0]) / 1000, UTC)
+    """When Redis took the entry, by its own id; a producer may give any, also of no year."""
+    try:
+        return min(datetime.fromtimestamp(int(entry_id.partition("-")[0]) / 1000, UTC), LATEST)
+    except (ValueError, OverflowError, OSError):
+        return LATEST
 
 
 def fields_of(flat: Sequence[bytes] | None) -> Fields:
@@ -132,12 +143,19 @@ def fields_of(flat: Sequence[bytes] | None) -> Fields:
     return dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
 
 
-def raw_fields(fields: Mapping[bytes, bytes], *, limit: int = 64 * 1024) -> dict[str, str]:
-    """An entry as a dead letter keeps it: text, what is no UTF-8 escaped, cut at `limit` each."""
-    return {
-        key.decode("utf-8", "backslashreplace"): value[:limit].decode("utf-8", "backslashreplace")
-        for key, value in fields.items()
-    }
+def raw_fields(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    """An entry as a dead letter keeps it: text, what is no UTF-8 escaped, cut where it is long."""
+    kept: dict[str, str] = {}
+    left = KEPT
+    ours = [name for name in _FIRST if name in fields]
+    for name in [*ours, *(each for each in fields if each not in _FIRST)]:
+        shown = name[:KEPT_NAME].decode("utf-8", "backslashreplace")
+        value = fields[name][:KEPT_VALUE].decode("utf-8", "backslashreplace")
+        if len(shown) >= left:
+            break
+        kept[shown] = value[: left - len(shown)]
+        left -= len(shown) + len(kept[shown])
+    return kept
 
 
 def _validated(model: type[ModelT], given: dict[str, Any]) -> ModelT:

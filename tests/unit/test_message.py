@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import MalformedMessage, PayloadTooLarge, Rejected
-from orchestrator.streams.message import decode, decode_task, dump, encode, entry_time
+from orchestrator.streams.message import (
+    KEPT,
+    LATEST,
+    decode,
+    decode_task,
+    dump,
+    encode,
+    entry_time,
+    raw_fields,
+)
 from orchestrator.task import Priority, Task, content_digest, idempotent_id, new_id
 
 ENTRY = "1700000000000-0"
@@ -136,3 +145,28 @@ def test_a_naive_run_at_means_utc():
     """As everywhere on the wire."""
     found = decode_task(read('{"agent":"a","run_at":"2026-01-01T00:00:00"}'))
     assert found.run_at == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("entry_id", ["253402300800000-0", "18446744073709551615-1"])
+def test_an_entry_id_of_no_year_is_read(entry_id):
+    """XADD takes any id that is larger than the last; each reader of the stream would end by it."""
+    found = decode(as_bytes({"data": '{"agent":"a"}'}), stream="s", entry_id=entry_id)
+
+    assert found.at == found.taken == LATEST
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_moment_that_is_none_in_utc_is_refused(moment):
+    """Postgres would take it and give back what Python cannot say, to the recorder for ever."""
+    with pytest.raises(MalformedMessage, match="years 1 to 9999"):
+        decode_task(read(json.dumps({"agent": "a", "run_at": moment})))
+
+
+def test_what_a_dead_letter_keeps_is_bounded():
+    """Long names, many fields, bytes that are no text: cut, the wire's own fields first."""
+    many = {f"f{i}".encode(): b"\xff" * 1000 for i in range(1000)}
+
+    kept = raw_fields({b"x" * 10_000_000: b"", **many, b"data": b'{"agent":"a"}'})
+
+    assert kept["data"] == '{"agent":"a"}'
+    assert sum(len(name) + len(value) for name, value in kept.items()) <= KEPT
