@@ -17,11 +17,18 @@ from typing import Any
 from orchestrator.agent import Agent, Isolation
 from orchestrator.client import Submitter, set_submitter
 from orchestrator.context import Query, RunContext
-from orchestrator.errors import DeadReason, Overloaded, Unavailable
-from orchestrator.outcome import Crashed, Failed, Fault, Outcome, SetAside, Superseded
+from orchestrator.errors import Overloaded, Unavailable
+from orchestrator.outcome import Crashed, Failed, Fault, Outcome, Superseded
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.completion import Completion, Ending
-from orchestrator.runtime.flight import Flight, after_crash, board
+from orchestrator.runtime.flight import (
+    Flight,
+    Question,
+    after_crash,
+    answered,
+    board,
+    question_of,
+)
 from orchestrator.runtime.isolated import IsolatedRunner
 from orchestrator.runtime.lease import EXIT_BLOCKED, Held, Lease, hand_back
 from orchestrator.runtime.runner import Runner
@@ -186,7 +193,7 @@ class Dispatcher:
 
     async def _begin(self, deliveries: Sequence[Delivery]) -> None:
         """Start what may start; end what may not."""
-        ready: list[Flight] = []
+        asked: list[tuple[Flight | Ending, Question]] = []
         for delivery in deliveries:
             if (delivery.stream, delivery.entry_id) in self._flights:
                 continue  # at work on it already
@@ -196,35 +203,25 @@ class Dispatcher:
                 max_payload=self.limits.max_payload,
                 max_starts=self.limits.max_starts,
             )
-            if isinstance(boarded, Flight):
-                ready.append(boarded)
-            else:
+            if (question := question_of(boarded)) is not None:
+                asked.append((boarded, question))
+            elif isinstance(boarded, Ending):
                 self._completion.add(boarded)
-        if not ready:
+        if not asked:
             return
-        pairs = [part for flight in ready for part in (flight.digest, flight.attempt)]
         answers = await self.streams.run(
             "begin",
-            [self.streams.keys.marker(flight.task.task_id) for flight in ready],
-            [self._marker_ttl, *pairs],
+            [self.streams.keys.marker(question.task_id) for _, question in asked],
+            [self._marker_ttl, *(part for _, each in asked for part in each[1:])],
         )
-        for flight, answer in zip(ready, answers, strict=True):
-            self._start(flight, answer.decode())
+        for (boarded, _), answer in zip(asked, answers, strict=True):
+            found = answered(boarded, answer.decode())
+            if isinstance(found, Flight):
+                self._start(found)
+            else:
+                self._completion.add(found)
 
-    def _start(self, flight: Flight, answer: str) -> None:
-        if answer != "run":
-            conflict = answer == "conflict"
-            outcome: Outcome = (
-                SetAside(
-                    DeadReason.TASK_ID_CONFLICT,
-                    f"task {flight.task.task_id} is under way with another agent or input;"
-                    " a new task needs a new id",
-                )
-                if conflict
-                else Superseded(answer)
-            )
-            self._completion.add(flight.ending(outcome, ends_task=not conflict))
-            return
+    def _start(self, flight: Flight) -> None:
         key = flight.key
         agent = self._agents[flight.task.agent]
         self._flights[key] = flight

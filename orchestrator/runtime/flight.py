@@ -4,14 +4,15 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from orchestrator.errors import DeadReason, PayloadTooLarge, Rejected
-from orchestrator.outcome import Crashed, Expired, Outcome, Postponed, SetAside
+from orchestrator.outcome import Crashed, Expired, Outcome, Postponed, SetAside, Superseded
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.completion import Ending
 from orchestrator.streams.consumer import Delivery
 from orchestrator.streams.message import decode, decode_task
-from orchestrator.task import Task, derived_id
+from orchestrator.task import Task, TaskId, derived_id
 
 READ_PAST = 4  # times the limit of a message
 # Unfinished starts after which an entry runs in a process of its own. Not one: a deployment or a
@@ -105,6 +106,49 @@ def board(
         task_id=task_id or derived_id(delivery.stream, delivery.entry_id), finished_at=now,
         ends_task=task is not None,
     )  # fmt: skip
+
+
+class Question(NamedTuple):
+    """What the marker of a task is asked: may an attempt of it begin, or end it."""
+
+    task_id: TaskId
+    digest: str
+    attempt: int
+
+
+def question_of(boarded: Flight | Ending) -> Question | None:
+    """The question to ask first; None where no task is touched.
+
+    Also of what ends without a start: an unknown agent under the id of a task that is under way is
+    none of that task's.
+    """
+    match boarded:
+        case Flight(task=task, digest=digest, attempt=attempt):
+            return Question(task.task_id, digest, attempt)
+        case Ending(task=None) | Ending(outcome=Postponed()):
+            return None
+        case Ending(task=Task() as task, attempt=attempt):
+            return Question(task.task_id, task.digest, attempt)
+        case _:
+            raise AssertionError("unreachable")
+
+
+def answered(boarded: Flight | Ending, answer: str) -> Flight | Ending:
+    """The same where the answer is "run", otherwise what it comes to: the id is taken, or ended."""
+    if answer == "run":
+        return boarded
+    conflict = answer == "conflict"
+    outcome: Outcome = Superseded(answer)
+    if conflict:
+        assert boarded.task is not None  # noqa: S101 - nothing is asked without a task
+        outcome = SetAside(
+            DeadReason.TASK_ID_CONFLICT,
+            f"task {boarded.task.task_id} is under way with another agent or input;"
+            " a new task needs a new id",
+        )
+    if isinstance(boarded, Flight):
+        return boarded.ending(outcome, ends_task=not conflict)
+    return boarded._replace(outcome=outcome, ends_task=not conflict)
 
 
 def before_start(

@@ -1,7 +1,9 @@
 """Faults that an attack on the core once found; each was seen to break before it was mended."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 import pytest
 from pydantic import BaseModel, field_validator
@@ -60,6 +62,18 @@ class Huge(Agent[Text, Text]):
 
     async def run(self, task_input: Text, ctx: RunContext) -> Text:
         return Text(text="x" * 9_000_000)
+
+
+class Waits(Agent[Text, Text]):
+    """Returns when the test says so."""
+
+    begun: ClassVar[asyncio.Event]
+    go_on: ClassVar[asyncio.Event]
+
+    async def run(self, task_input: Text, ctx: RunContext) -> Text:
+        self.begun.set()
+        await self.go_on.wait()
+        return task_input
 
 
 @pytest.mark.parametrize("agent", [Surrogate, NoDate, InnerCancelled, Keyed, Huge])
@@ -239,3 +253,31 @@ async def test_a_task_that_only_the_stream_accepted_can_be_asked_for_and_cancell
     receipt = await parts.submitter.submit(Shout.task(Text(text="x")), durability=Durability.STREAM)
     assert await parts.submitter.state(receipt.task_id) is TaskState.QUEUED
     assert await parts.submitter.cancel(receipt.task_id, actor="me") is TaskState.CANCELLED
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"agent": "nobody"},
+        {"agent": "waits", "input": {"text": "x" * 300_000}},
+        {"agent": "waits", "input": {"text": "b"}, "expires_at": "2020-01-01T00:00:00Z"},
+    ],
+    ids=["unknown agent", "too large", "expired"],
+)
+async def test_what_may_not_begin_does_not_end_the_task_whose_id_it_took(settings, database, other):
+    """It is set aside, and the task that is under way succeeds."""
+    Waits.begun, Waits.go_on = asyncio.Event(), asyncio.Event()
+    async with running(settings, Waits) as live:
+        set_submitter(live.submitter)
+        handle = await Waits.delay(Text(text="a"))
+        await asyncio.wait_for(Waits.begun.wait(), 10)
+        data = json.dumps(other | {"task_id": handle.task_id})
+        await live.streams.commands.xadd(live.streams.keys.tasks, {"data": data})
+        (letter,) = await wait_until(
+            lambda: rows(database, "SELECT reason FROM dead_letters"), what="set aside"
+        )
+
+        Waits.go_on.set()
+
+        assert (await handle.get(timeout=10, recorded=True)).text == "a"
+        assert letter["reason"] == "task_id_conflict"

@@ -141,6 +141,20 @@ MUTANTS = {
         "return agent.isolation == Isolation.PROCESS",
         f"{ISOLATION}::test_a_suspect_runs_in_a_process_of_its_own",
     ),
+    "what may not begin ends another's task": Mutant(
+        "P10",
+        "orchestrator/runtime/flight.py",
+        "case Ending(task=None) | Ending(outcome=Postponed()):",
+        "case Ending():",
+        f"{ATTACKS}::test_what_may_not_begin_does_not_end_the_task_whose_id_it_took",
+    ),
+    "an entry id of no year ends its readers": Mutant(
+        "P10",
+        "orchestrator/streams/message.py",
+        "    except (ValueError, OverflowError, OSError):\n        return LATEST",
+        "    except ZeroDivisionError:\n        return LATEST",
+        "tests/unit/test_message.py::test_an_entry_id_of_no_year_is_read",
+    ),
     "the death of its own process is no start": Mutant(
         "P6",
         "orchestrator/runtime/completion.py",
