@@ -217,8 +217,13 @@ async def recorder(parts: Parts) -> list[Service]:
             max_payload=settings.max_payload,
         ),
         Janitor(parts.publisher),
-        Recorder(parts.consumer(RECORDER), parts.database, max_payload=settings.max_payload),
-        Auditor(parts.consumer(AUDITOR), parts.database),
+        Recorder(
+            parts.consumer(RECORDER),
+            parts.database,
+            max_payload=settings.max_payload,
+            max_output=settings.max_output,
+        ),
+        Auditor(parts.consumer(AUDITOR), parts.database, max_payload=settings.max_payload),
     ]
 
 

@@ -33,10 +33,11 @@ class Auditor:
 
     name = "auditor"
 
-    def __init__(self, consumer: Consumer, database: Database) -> None:
+    def __init__(self, consumer: Consumer, database: Database, *, max_payload: int) -> None:
         """Store."""
         self.consumer = consumer
         self.database = database
+        self.max_payload = max_payload
         self._stop = Stop()
         self._last: OrderedDict[str, int] = OrderedDict()
 
@@ -75,7 +76,10 @@ class Auditor:
         for delivery in batch:
             try:
                 message = decode(
-                    delivery.fields, stream=delivery.stream, entry_id=delivery.entry_id
+                    delivery.fields,
+                    stream=delivery.stream,
+                    entry_id=delivery.entry_id,
+                    limit=self.max_payload,
                 )
             except Rejected as error:
                 writes.dead_letters.append(_letter(delivery, error.reason, str(error)))

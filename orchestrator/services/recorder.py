@@ -35,6 +35,8 @@ LOOK_FOR_QUEUES = 1.0  # seconds
 # tasks want. What comes after a quiet moment is recorded at once.
 GATHER = 0.01
 SMALL = 100  # messages
+# Times AURORA_MAX_OUTPUT: what is larger is no result of ours, also of workers with another limit.
+PAST_OUTPUT = 4
 
 
 class Recorder:
@@ -42,11 +44,14 @@ class Recorder:
 
     name = "recorder"
 
-    def __init__(self, consumer: Consumer, database: Database, *, max_payload: int) -> None:
-        """Store."""
+    def __init__(
+        self, consumer: Consumer, database: Database, *, max_payload: int, max_output: int
+    ) -> None:
+        """Store; both in bytes."""
         self.consumer = consumer
         self.database = database
         self.max_payload = max_payload
+        self.max_output = max_output
         self._pairing = Pairing()
         self._stop = Stop()
         self._looked = 0.0
@@ -147,8 +152,8 @@ class Recorder:
                 delivery.fields,
                 stream=delivery.stream,
                 entry_id=delivery.entry_id,
-                # A result may be larger than what we accept: it is never refused.
-                limit=None if of_results else self.max_payload,
+                # A result may be larger than what we accept: a worker's is never refused.
+                limit=PAST_OUTPUT * self.max_output if of_results else self.max_payload,
             )
             said_by = message.producer or delivery.stream
             if of_results:

@@ -12,12 +12,16 @@ from orchestrator.client import set_submitter
 from orchestrator.db.reconciling import OpenTasks
 from orchestrator.errors import Overloaded, TaskIdConflict
 from orchestrator.registry import AgentRegistry
+from orchestrator.services.auditor import Auditor
 from orchestrator.services.reconciler import Reconciler
-from orchestrator.services.recorder import Recorder
-from orchestrator.streams.names import RECORDER, RESULTS
+from orchestrator.services.recorder import PAST_OUTPUT, Recorder
+from orchestrator.streams.message import KEPT
+from orchestrator.streams.names import AUDIT, AUDITOR, RECORDER, RESULTS
 from orchestrator.task import Durability, Task, TaskState, new_id
 from tests.integration.test_spine import Shout, Text, rows, running
 from tests.support import wait_until
+
+MAX_OUTPUT = 1024 * 1024  # bytes
 
 
 @pytest.fixture
@@ -35,9 +39,15 @@ def reconciler(parts: Parts) -> Reconciler:
     )  # fmt: skip
 
 
+def _recorder(parts: Parts) -> Recorder:
+    return Recorder(
+        parts.consumer(RECORDER), parts.database, max_payload=2**18, max_output=MAX_OUTPUT
+    )
+
+
 async def record_all(parts: Parts) -> None:
     """One pass of the recorder over all that waits."""
-    found = Recorder(parts.consumer(RECORDER), parts.database, max_payload=2**18)
+    found = _recorder(parts)
     await found._watch_all()
     while batch := await found.consumer.read(1000, block=0.001):
         await found._keep([found._read(each) for each in batch])
@@ -122,7 +132,7 @@ async def test_nothing_is_acknowledged_before_it_is_committed(parts, database):
     """P4: Postgres refuses; the message stays pending, and is recorded once Postgres takes it."""
     await parts.submitter.submit(Shout.task(Text(text="x")), durability=Durability.STREAM)
     await execute(database, "ALTER TABLE tasks RENAME TO elsewhere")
-    found = Recorder(parts.consumer(RECORDER), parts.database, max_payload=2**18)
+    found = _recorder(parts)
     await found._watch_all()
     (delivery,) = await found.consumer.read(10)
     keeping = asyncio.create_task(found._keep([found._read(delivery)]))
@@ -155,6 +165,30 @@ async def test_one_bad_row_does_not_hold_up_its_batch(parts, database):
     assert len(await rows(database, "SELECT * FROM tasks")) == 5
     letters = await rows(database, "SELECT reason FROM dead_letters ORDER BY reason")
     assert [each["reason"] for each in letters] == ["malformed", "unrecordable"]
+
+
+async def test_what_no_worker_of_ours_can_have_said_is_too_large(parts, database):
+    """A result may be large, but not without bound; nor may an act. A bounded part is kept."""
+    xadd = parts.streams.commands.xadd
+    keys = parts.streams.keys
+    too_large = "x" * (PAST_OUTPUT * MAX_OUTPUT)
+    event = {"task_id": new_id(), "agent": "shout", "event": "succeeded"}
+    await xadd(keys.results, {"data": json.dumps(event | {"output": too_large[:MAX_OUTPUT]})})
+    await xadd(keys.results, {"data": json.dumps(event | {"output": too_large})})
+    await xadd(keys.audit, {"data": json.dumps({"action": too_large})})
+
+    await record_all(parts)
+    acts = Auditor(parts.consumer(AUDITOR), database, max_payload=2**18)
+    await acts.consumer.watch({keys.audit: AUDIT})
+    await acts._keep(await acts.consumer.read(10))
+
+    (result,) = await rows(database, "SELECT state FROM results")
+    letters = await rows(database, "SELECT stream, reason, fields FROM dead_letters")
+    assert result["state"] == "succeeded"
+    assert {(each["stream"], each["reason"]) for each in letters} == {
+        (keys.results, "too_large"), (keys.audit, "too_large"),
+    }  # fmt: skip
+    assert all(len(each["fields"]["data"]) <= KEPT for each in letters)
 
 
 async def test_nul_and_hostile_text_are_recorded(parts, database):
