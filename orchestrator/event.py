@@ -13,6 +13,10 @@ from orchestrator.task import Moment, TaskId, TaskState, canonical_id, sayable
 Word = Annotated[str, BeforeValidator(lambda said: said[:500] if isinstance(said, str) else said)]
 
 
+# Attempts of a task, far above a message's; ten times as many are an integer of Postgres' still.
+MOST = 100_000_000
+
+
 class EventKind(StrEnum):
     """The `event` of a result message (design section 2)."""
 
@@ -67,8 +71,8 @@ class TaskEvent(BaseModel):
     agent: str = Field(max_length=100)  # empty where a message could not be read
     event: EventKind
     at: Moment
-    attempt: int = Field(default=1, ge=1)
-    crashes: int = 0  # starts before this attempt that did not end
+    attempt: int = Field(default=1, ge=1, le=MOST)
+    crashes: int = Field(default=0, ge=0, le=MOST)  # starts before this attempt that did not end
     crashed: bool = False  # and this attempt did not, either: its own process died
     output: Any = None
     error: dict[str, Any] | None = None
@@ -100,7 +104,9 @@ class Act(BaseModel):
     after: dict[str, Any] | None = None
     detail: dict[str, Any] | None = None
     producer: Word | None = None
-    sequence: int | None = None  # gapless within one producer; a gap is a loss on the stream
+    sequence: int | None = Field(
+        default=None, ge=0, lt=2**63
+    )  # gapless within one producer; a gap is a loss on the stream
 
     @field_validator("at")
     @classmethod

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, and_, func, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, text, tuple_
 
 from orchestrator.db.models import OPEN, TaskRow
 from orchestrator.db.session import Database
 from orchestrator.record import OpenTask
 from orchestrator.task import Priority, Task, TaskId, TaskState
+
+MADE_UP = timedelta(days=1)  # no clock is that far off
 
 Cursor = tuple[datetime, TaskId]
 
@@ -29,7 +31,7 @@ class OpenTasks:
         """
         query = (
             select(TaskRow)
-            .where(text(OPEN), TaskRow.created_at < func.now() - older_than)
+            .where(text(OPEN), _is_old(older_than))
             .order_by(TaskRow.created_at, TaskRow.id)
             .limit(limit)
         )
@@ -44,7 +46,7 @@ class OpenTasks:
             .where(
                 text(OPEN),
                 TaskRow.published_at.is_(None),
-                TaskRow.created_at < func.now() - older_than,
+                _is_old(older_than),
             )
             .order_by(TaskRow.created_at)
             .limit(limit)
@@ -76,6 +78,13 @@ class OpenTasks:
     async def _read(self, query: Select[TaskRow]) -> list[OpenTask]:
         async with self.database.session() as session:
             return [_open(row) for row in await session.scalars(query)]
+
+
+def _is_old(older_than: timedelta) -> ColumnElement[bool]:
+    """Old enough, or of a future that somebody made up: that would never be old enough."""
+    return or_(
+        TaskRow.created_at < func.now() - older_than, TaskRow.created_at > func.now() + MADE_UP
+    )
 
 
 def _open(row: TaskRow) -> OpenTask:

@@ -98,7 +98,8 @@ INSERT_AUDIT = Insert(
         "object_type": "text", "object_id": "text", "before": "jsonb", "after": "jsonb",
         "detail": "jsonb", "producer": "text", "sequence": "bigint",
     },
-    "ON CONFLICT DO NOTHING RETURNING id::text",
+    # An act that was read again is no news; another act under a number that is taken is refused.
+    "ON CONFLICT (id) DO NOTHING RETURNING id::text",
 )  # fmt: skip
 
 

@@ -191,6 +191,41 @@ async def test_what_no_worker_of_ours_can_have_said_is_too_large(parts, database
     assert all(len(each["fields"]["data"]) <= KEPT for each in letters)
 
 
+async def test_another_act_under_a_number_that_is_taken_is_set_aside(parts, database):
+    """A producer that counts from 1 again at each start: nothing of what it says is dropped."""
+    keys = parts.streams.keys
+    act = {"actor": "x", "object_type": "door", "object_id": "1", "producer": "p", "sequence": 1}
+    said = [json.dumps(act | {"action": action}) for action in ("opened", "closed")]
+    for data in said:
+        await parts.streams.commands.xadd(keys.audit, {"data": data})
+
+    acts = Auditor(parts.consumer(AUDITOR), database, max_payload=2**18)
+    await acts.consumer.watch({keys.audit: AUDIT})
+    await acts._keep(await acts.consumer.read(10))
+
+    (entry,) = await rows(database, "SELECT action FROM audit_events WHERE producer = 'p'")
+    (letter,) = await rows(database, "SELECT reason, fields FROM dead_letters")
+    assert entry["action"] == "opened"
+    assert (letter["reason"], letter["fields"]["data"]) == ("unrecordable", said[1])
+
+
+async def test_a_task_of_a_made_up_future_is_ended_too(parts):
+    """An event of a task that nobody knows, said to be of the year 9000: nothing stays open."""
+    await parts.publisher.publish_data(
+        RESULTS, b'{"task_id":"%s","agent":"shout","event":"started","at":"9000-01-01T00:00:00Z"}'
+        % new_id().encode(),
+    )  # fmt: skip
+    await record_all(parts)
+    sweeper = reconciler(parts)
+
+    await sweeper.sweep()
+    await sweeper.sweep()
+    await record_all(parts)
+
+    (row,) = await rows(parts.database, "SELECT state FROM tasks")
+    assert row["state"] == "dead"
+
+
 async def test_nul_and_hostile_text_are_recorded(parts, database):
     """An alert with NUL in it is triaged like any other; Postgres gets U+FFFD for it."""
     async with running(parts.settings, Shout) as live:
