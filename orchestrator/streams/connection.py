@@ -46,7 +46,7 @@ COMMAND_TIMEOUT = 5.0  # seconds for a command's answer
 OLDEST = (7, 0)  # Redis: XAUTOCLAIM that names deleted entries, scripts with flags
 SCRIPTS = (
     "acknowledge", "begin", "claim", "emit", "end", "finish", "hand_back", "hold", "look", "mine",
-    "promote", "renew", "retire", "sweep", "take",
+    "promote", "renew", "retire", "settle", "sweep", "take",
 )  # fmt: skip
 
 

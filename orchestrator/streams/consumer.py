@@ -34,6 +34,7 @@ POLL = 0.05  # seconds between looks when there are fewer free slots than lanes
 SWEEP = 1.0  # seconds between claims
 CLAIM_COUNT = 100  # XAUTOCLAIM looks at ten times as many; more would stall the server
 ACKNOWLEDGE_COUNT = 1000  # entries a script call
+SETTLE_COUNT = 1000  # pending entries a script call: about a millisecond of the server's time
 CLAIM_CALLS = 50  # windows a sweep: also with one free slot, a long list is gone through quickly
 BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between tries while Redis is away
 
@@ -85,6 +86,7 @@ class Consumer:
         self._busy: set[str] = set()  # lanes that gave all they were asked for
         self._cursors: dict[str, str] = {}
         self._next_claim = 0.0
+        self._next_settling: dict[str, float] = {}
 
     async def watch(self, watched: Mapping[str, Stream]) -> None:
         """Read these streams (key -> which of the five) from now on; makes their groups."""
@@ -258,7 +260,7 @@ class Consumer:
         The cursor is kept, because one call looks at ten times its count only: from 0-0 each time,
         entries behind the window would never be claimed.
         """
-        cursor, claimed, gone = await self.streams.run(
+        cursor, claimed, gone, behind = await self.streams.run(
             "claim",
             [key],
             [
@@ -272,7 +274,24 @@ class Consumer:
         )
         self._cursors[key] = cursor.decode()
         await self._report_gone(key, gone)
+        if behind:
+            await self._settle(key)
         return [_counted(key, each) for each in claimed]
+
+    async def _settle(self, key: str) -> None:
+        """Redis' clock went back: let the silence of the silent be counted from now on.
+
+        Once a lease while it is behind, as it may go back again meanwhile.
+        """
+        if time.monotonic() < self._next_settling.get(key, 0.0):
+            return
+        self._next_settling[key] = time.monotonic() + self.lease.total_seconds()
+        logger.warning("Redis' clock went back behind the entries of %s", key,
+                       extra={"event": "redis.clock_back"})  # fmt: skip
+        start = "-"
+        while start:
+            reply = await self.streams.run("settle", [key], [self.group, start, SETTLE_COUNT])
+            start = reply.decode()
 
     async def _mine(self, free: int, known: Collection[str]) -> list[Delivery]:
         for key in self._watched:

@@ -11,6 +11,10 @@ from orchestrator.embedded.valkey import EmbeddedValkey
 ROOT = Path(__file__).parent.parent.parent
 
 
+class CannotRun(Exception):
+    """This machine lacks something that a scenario needs; its text says what."""
+
+
 class Urls(NamedTuple):
     """Where somebody finds Redis and Postgres."""
 

@@ -260,6 +260,14 @@ MUTANTS = {
         "if True:\n                    call",
         "tests/integration/test_channel.py::test_who_gives_up_does_not_shift_the_answers",
     ),
+    "a clock that went back is not noticed": Mutant(
+        "P5",
+        "orchestrator/streams/consumer.py",
+        "        if behind:\n",
+        "        if False:\n",
+        "tests/integration/test_clock.py"
+        "::test_what_the_dead_have_in_hand_does_not_wait_for_a_clock_that_went_back",
+    ),
     "stays with a primary that is a replica now": Mutant(
         "P1",
         "orchestrator/streams/channel.py",
