@@ -17,6 +17,7 @@ from tests.benchmarks.progress import Telling
 from tests.faults import report
 from tests.faults.run import Outcome, run
 from tests.faults.scenarios import SCENARIOS
+from tests.faults.servers import CannotRun
 from tests.faults.teeth import GUARDS, run_without
 
 
@@ -49,12 +50,15 @@ async def break_all(chosen: argparse.Namespace) -> list[Outcome]:
             if chosen.minutes:
                 faults = max(1, int(chosen.minutes * 60 / (sum(scenario.pause) / 2)))
             telling.step(name)
-            outcomes.append(
-                await run(
+            try:
+                outcome = await run(
                     scenario, seed=chosen.seed, tasks=chosen.tasks or scenario.tasks,
                     faults=faults, telling=telling,
-                )
-            )  # fmt: skip
+                )  # fmt: skip
+            except CannotRun as why:
+                telling.note(f"SKIPPED {name}: {why}")
+            else:
+                outcomes.append(outcome)
         telling.finish()
     return outcomes
 

@@ -68,7 +68,7 @@ def judge(found: Evidence) -> Findings:
     findings = Findings(
         recovered=sum(attempt > 1 for _, attempt in found.states.values()),
         superseded=sum(each["attempt.superseded"] for each in found.audit.values()),
-        again=_began_again(found.starts, found.kills),
+        again=began_again(found.starts, found.kills),
     )
     findings.wrong = {
         "lost": [
@@ -148,7 +148,7 @@ def _too_many_deaths(found: Evidence) -> Iterable[str]:
         yield f"{found.worker_deaths} for {poisons} poisons"
 
 
-def _began_again(
+def began_again(
     starts: Sequence[Start], kills: Sequence[tuple[int, float]]
 ) -> list[tuple[float, int]]:
     """Seconds from each kill to the next start of each task that the killed had in hand."""

@@ -1,6 +1,7 @@
 """All scenarios by name."""
 
 from tests.faults.scenario import Scenario
+from tests.faults.scenarios.clock_jumps import ClockJumps
 from tests.faults.scenarios.failover import Failover
 from tests.faults.scenarios.flushall import FlushAll
 from tests.faults.scenarios.group_destroyed import GroupDestroyed
@@ -21,6 +22,6 @@ SCENARIOS: dict[str, Scenario] = {
     for each in (
         WorkerKill(), RecorderKill(), Zombie(), FlushAll(), RedisRestart(), PowerLoss(),
         GroupDestroyed(), PostgresCut(), PostgresKill(), Poison(), Mix(),
-        ReplyLoss(), Partition(), Failover(),
+        ReplyLoss(), Partition(), Failover(), ClockJumps(),
     )
 }  # fmt: skip
