@@ -16,6 +16,7 @@ from tests.faults.ledger import Asked, Start
 ENDS = frozenset(f"task.{state.value}" for state in TERMINAL)
 POISON_NAMES = frozenset(each.name for each in POISONS)
 IN_WORKER_NAMES = frozenset(each.name for each in IN_WORKER)
+MADE_UP = 1_800.0  # seconds that times of one task never lie apart: a clock was set
 SHOWN = 5  # examples of a finding
 
 
@@ -43,7 +44,9 @@ class Evidence:
     states: Mapping[TaskId, tuple[str, int]]  # of tasks: state and attempt
     results: Mapping[TaskId, Result]
     first_seen: Mapping[TaskId, Result]  # as they were when they were first seen
-    audit: Mapping[TaskId, Counter[str]]  # actions; a first `task.queued` as "first"
+    audit: Mapping[
+        TaskId, Counter[str]
+    ]  # actions; a first `task.queued` or `task.scheduled` as "first"
     dead_letters: Counter[TaskId]
 
 
@@ -112,7 +115,7 @@ def _stale(found: Evidence) -> Iterable[str]:
         begun[key] = min(begun.get(key, start.at), start.at)
     for result in found.results.values():
         later = begun.get((result.task_id, result.attempt + 1))
-        if later and result.finished_at and result.finished_at.timestamp() > later:
+        if later and result.finished_at and 0 < result.finished_at.timestamp() - later < MADE_UP:
             yield result.task_id
 
 

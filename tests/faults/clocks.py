@@ -3,6 +3,7 @@
 import shutil
 import struct
 import subprocess
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +61,7 @@ class Clocked(Servers):
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
-        self.seen = 0  # jumps that a server confirmed
+        self.seen: Counter[str] = Counter()  # jumps that showed
         shim = compiled(home)
         self.clocks = {
             name: Clock(home / f"{name}.clock", shim) for name in ("redis", "postgres", "worker-0")

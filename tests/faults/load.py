@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 from orchestrator.agent import Agent
@@ -12,6 +13,7 @@ from tests.faults.ground import Ground
 from tests.faults.ledger import Ledger
 
 BATCH = 20  # tasks a submission, at most
+DELAY = 2.0  # seconds, at most
 LONG_SHARE = 0.15  # of the tasks run long enough to be met by a fault for certain
 
 
@@ -30,6 +32,7 @@ class Load:
         durabilities: tuple[Durability, ...],
         asks_again: bool = False,
         longest: float = 1.0,
+        delayed: float = 0.0,
     ) -> None:
         self._ground = ground
         self._ledger = ledger
@@ -39,6 +42,7 @@ class Load:
         self._durabilities = durabilities
         self._asks_again = asks_again
         self._longest = longest
+        self._delayed = delayed
         self._n = 0
         self._done = 0
         self._since = time.monotonic()
@@ -78,7 +82,11 @@ class Load:
 
     def _task(self) -> Task:
         longest = self._longest if self._rng.random() < LONG_SHARE else 0.05
-        return self._make(self._rng.choice(GOOD), self._rng.uniform(0, longest))
+        task = self._make(self._rng.choice(GOOD), self._rng.uniform(0, longest))
+        if self._delayed and self._rng.random() < self._delayed:
+            later = datetime.now(UTC) + timedelta(seconds=self._rng.uniform(0, DELAY))
+            return task.model_copy(update={"run_at": later})
+        return task
 
     def _make(self, agent: type[Agent[Job, Done]], seconds: float) -> Task:
         self._n += 1

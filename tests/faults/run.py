@@ -61,6 +61,7 @@ async def run(
             found, ledger, Random(f"{seed}:load"), total=tasks, faults=faults,
             pause=sum(scenario.pause) / 2 + scenario.lasts, durabilities=scenario.durabilities,
             asks_again=scenario.asks_again, longest=scenario.longest,
+            delayed=scenario.delayed,
         )  # fmt: skip
         watch = Watch(found)
         watching = asyncio.create_task(watch.run())
@@ -122,7 +123,8 @@ WHERE tasks.state IN ('succeeded', 'failed', 'cancelled', 'expired', 'dead')"""
 RESULTS = "SELECT task_id::text AS id, state, attempt, output, worker, finished_at FROM results"
 NEW = f"{RESULTS} WHERE recorded_at > now() - make_interval(secs => :seconds)"
 AUDIT = """SELECT object_id AS id,
-CASE WHEN action = 'task.queued' AND before IS NULL THEN 'first' ELSE action END AS action,
+CASE WHEN action IN ('task.queued', 'task.scheduled') AND before IS NULL THEN 'first'
+ELSE action END AS action,
 count(*) AS count FROM audit_events WHERE object_type = 'task' GROUP BY 1, 2"""
 
 

@@ -40,6 +40,7 @@ class Scenario(ABC):
     servers: ClassVar[type[Servers]] = Servers
     asks_again: ClassVar[bool] = False  # what was refused is submitted again, the same tasks
     longest: ClassVar[float] = 1.0  # seconds that a task takes, at most
+    delayed: ClassVar[float] = 0.0  # share of the tasks that are to run up to 2 s later
     # Seconds on top of three leases until everything has ended, with the reason beside it.
     patience: ClassVar[float] = 0.0
 
