@@ -41,8 +41,10 @@ from orchestrator.streams.names import STREAMS, Keys, Stream
 # are bytes in RESP2 shapes, and the callers say so where they unpack them.
 Client = Any
 
-READER_TIMEOUT = 15.0  # seconds for an answer; BLOCK is one
 COMMAND_TIMEOUT = 5.0  # seconds for a command's answer
+# Seconds for a blocking read's answer: BLOCK is one of them, and a command's five. Redis counts
+# BLOCK by its wall clock: set back by an hour, it would answer an hour late (measured).
+READER_TIMEOUT = 6.0
 OLDEST = (7, 0)  # Redis: XAUTOCLAIM that names deleted entries, scripts with flags
 SCRIPTS = (
     "acknowledge", "begin", "claim", "emit", "end", "finish", "hand_back", "hold", "look", "mine",
@@ -91,7 +93,7 @@ class Streams:
     def reader(self) -> Channel:
         """A connection of its own for blocking reads; closed with this object.
 
-        Its timeout is far beyond any BLOCK of ours: a reply that the client gives up waiting for
+        Its timeout is well beyond any BLOCK of ours: a reply that the client gives up waiting for
         is an entry that nobody sees. Past it the connection is dead, and what we own is looked for.
         """
         channel = Channel(_connections(self._url).make_connection, timeout=READER_TIMEOUT)

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 
-from tests.faults.checks import began_again
+from tests.faults.checks import MADE_UP, began_again
 from tests.faults.clocks import Clocked
 from tests.faults.ledger import read_starts
 from tests.faults.scenario import Scenario, Scene
@@ -14,9 +14,11 @@ JUMPS = (MINUTES, -MINUTES, HOUR, -HOUR, DAY, -DAY)
 # Of clocks that the checker itself reads: it must see that they were off, to leave them out.
 LONG_JUMPS = (HOUR, -HOUR, DAY, -DAY)
 HELD = (0.5, 4.0)  # seconds until it jumps back: that, too, is a jump
-# Seconds from a worker's death until its tasks run again: a lease from when it is seen that the
-# clock went back, and the waits of a busy machine.
-LATEST = 8.0
+# Seconds from a worker's death until its tasks run again, where a clock went back just then: until
+# another worker looks, then a lease, and the waits of a busy machine. Measured: Valkey counts BLOCK
+# by its wall clock. BLOCK 1000 was answered after 0.3 s when that was set forwards, and not within
+# 6 s when it was set back by an hour; we give up after 6.
+LATEST = 15.0
 KILL_SHARE = 0.4  # of the jumps meet a worker that dies just before the jump back
 
 
@@ -31,6 +33,7 @@ class ClockJumps(Scenario):
     longest = 2.0
     delayed = 0.2
     servers = Clocked
+    patience = 6.0  # for such a read
 
     async def inject(self, scene: Scene) -> None:
         rng, clocks = scene.rng, _servers(scene).clocks
@@ -63,7 +66,7 @@ class ClockJumps(Scenario):
         ground = scene.ground
         again = began_again(read_starts(ground.notes), ground.kills)
         # What worker-0 noted while its own clock was off says nothing.
-        late = [f"{late:.1f} s" for late, _ in again if LATEST < late < HOUR / 2]
+        late = [f"{late:.1f} s" for late, _ in again if LATEST < late < MADE_UP]
         return {"waited for the clock": late}
 
 
