@@ -52,25 +52,31 @@ class Insert:
 
 
 async def run_together(
-    connection: AsyncConnection, parts: Sequence[tuple[Insert, Sequence[Any]]]
-) -> None:
-    """Several inserts in one statement, which none of the others' rows matter to."""
+    connection: AsyncConnection,
+    parts: Sequence[tuple[Insert, Sequence[Any]]],
+    *,
+    asked: str = "0",
+) -> Any:
+    """Several inserts in one statement, which none of the others' rows matter to.
+
+    `asked` is what the statement answers; what the first of the inserts returns it finds as `w0`.
+    """
     parts = [(insert, rows) for insert, rows in parts if rows]
-    if parts:
-        given = [each for insert, rows in parts for each in texts(rows, insert.columns)]
-        statement = _together(tuple(insert for insert, _ in parts))
-        await connection.execute(statement, parameters(given))
+    if not parts:
+        return None
+    given = [each for insert, rows in parts for each in texts(rows, insert.columns)]
+    statement = _together(tuple(insert for insert, _ in parts), asked)
+    return await connection.scalar(statement, parameters(given))
 
 
 @lru_cache(maxsize=64)
-def _together(inserts: tuple[Insert, ...]) -> TextClause:
+def _together(inserts: tuple[Insert, ...], asked: str) -> TextClause:
     first, written = 0, []
     for insert in inserts:
         written.append(insert.sql(first))
         first += len(insert.columns)
-    *others, last = written
-    named = ", ".join(f"w{i} AS ({each})" for i, each in enumerate(others))
-    return text(f"WITH {named} {last}" if others else last)
+    named = ", ".join(f"w{i} AS ({each})" for i, each in enumerate(written))
+    return text(f"WITH {named} SELECT {asked}")
 
 
 def unnested(names: Sequence[str], place: Callable[[int], str]) -> str:

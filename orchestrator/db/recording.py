@@ -60,7 +60,8 @@ UPSERT_TASKS = Insert(
         f'"{name}" = CASE WHEN tasks.digest IS NULL THEN excluded."{name}" ELSE tasks."{name}" END'
         for name in _ASKED_FOR
     )
-    + ", updated_at = now()",
+    # Who locked no row here has made a new one.
+    + ", updated_at = now() RETURNING xmax = 0 AS made",
 )
 INSERT_RESULTS = Insert(
     "results",
@@ -114,14 +115,32 @@ async def record(
         each.task.task_id if isinstance(each, SeenTask) else each.event.task_id for each in messages
     }
     try:
-        async with database.transaction() as connection:
-            known = await lock_known(connection, sorted(task_ids)) if task_ids else {}
-            writes = fold(known, messages)
-            writes.dead_letters += also.dead_letters
-            writes.audit += also.audit
-            await write(connection, writes)
+        # Again where another recorder made one of the rows after we had looked for it: the data
+        # would come out right (UPSERT_TASKS), but the audit would tell of two beginnings.
+        while not await _record(database, messages, also, sorted(task_ids)):
+            pass
     except DBAPIError as error:
         raise unrecordable(error) from error
+
+
+async def _record(
+    database: Database,
+    messages: Sequence[SeenTask | HeardEvent],
+    also: Writes,
+    task_ids: Sequence[TaskId],
+) -> bool:
+    """One try; False, and nothing written, where a row is there that was not a moment ago."""
+    async with database.transaction() as connection:
+        known = await lock_known(connection, task_ids) if task_ids else {}
+        found = set(known)
+        writes = fold(known, messages)
+        writes.dead_letters += also.dead_letters
+        writes.audit += also.audit
+        made = await write(connection, writes)
+        if made < len(writes.tasks.keys() - found):
+            await connection.rollback()
+            return False
+    return True
 
 
 async def lock_known(
@@ -141,11 +160,11 @@ async def lock_known(
     return {row.id: _known(row._mapping) for row in found}  # noqa: SLF001 - SQLAlchemy's public name
 
 
-async def write(connection: AsyncConnection, writes: Writes) -> None:
-    """Write all of it; the caller commits."""
+async def write(connection: AsyncConnection, writes: Writes) -> int:
+    """Write all of it; the caller commits. How many of the tasks had no row before."""
     # By id, as they were locked: two recorders then wait for each other and never deadlock.
     tasks = sorted(writes.tasks.values(), key=lambda record: record.id)
-    await run_together(
+    made = await run_together(
         connection,
         [
             (UPSERT_TASKS, tasks),
@@ -154,7 +173,9 @@ async def write(connection: AsyncConnection, writes: Writes) -> None:
             (INSERT_DEAD_LETTERS, writes.dead_letters),
             (INSERT_AUDIT, writes.audit),
         ],
+        asked="(SELECT count(*) FROM w0 WHERE made)" if tasks else "0",
     )
+    return int(made or 0)
 
 
 async def write_audit(connection: AsyncConnection, entries: Sequence[AuditEntry]) -> int:

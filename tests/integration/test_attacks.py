@@ -196,6 +196,31 @@ async def test_two_recorders_that_saw_one_half_each_keep_both(parts, database): 
         await execute(database, "DELETE FROM tasks")
 
 
+async def test_two_recorders_at_one_time_tell_of_one_beginning(database, monkeypatch):
+    """The other one made the row between our look and our insert: looked at again, then noted."""
+    from orchestrator.db import recording
+    from orchestrator.record import Writes
+    from tests.unit.test_record import HISTORY
+
+    look, others = recording.lock_known, [HISTORY[:1]]
+
+    async def look_then_be_overtaken(connection, task_ids):
+        found = await look(connection, task_ids)
+        if others:
+            await recording.record(database, others.pop(), also=Writes())
+        return found
+
+    monkeypatch.setattr(recording, "lock_known", look_then_be_overtaken)
+    await recording.record(database, HISTORY[1:], also=Writes())
+
+    audit = await rows(
+        database, "SELECT before, after FROM audit_events WHERE object_type = 'task'"
+    )
+    assert [each["before"] for each in audit].count(None) == 1
+    (row,) = await rows(database, "SELECT state FROM tasks")
+    assert row["state"] == "succeeded"
+
+
 @pytest.mark.parametrize(
     "data",
     [

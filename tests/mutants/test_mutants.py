@@ -218,6 +218,13 @@ MUTANTS = {
         "if False:",
         f"{RECORDING}::test_submission_is_refused_while_too_much_waits",
     ),
+    "two recorders tell of one beginning twice": Mutant(
+        "P4",
+        "orchestrator/db/recording.py",
+        "        if made < len(writes.tasks.keys() - found):\n",
+        "        if False:\n",
+        f"{ATTACKS}::test_two_recorders_at_one_time_tell_of_one_beginning",
+    ),
     "one bad row fails its batch": Mutant(
         "P10",
         "orchestrator/services/recorder.py",
