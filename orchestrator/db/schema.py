@@ -49,11 +49,15 @@ async def check(database: Database) -> None:
 
 async def upgrade(database: Database) -> str:
     """Bring the schema to head; the revision. Safe to run twice at a time."""
-    async with database.transaction() as connection:
-        await connection.execute(text("SET LOCAL statement_timeout = 0"))
-        await connection.execute(text("SET LOCAL lock_timeout = 0"))
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        await connection.run_sync(_upgrade)
+    patient = Database(database.url, pool_size=1, answer_timeout=None)  # tables may be large
+    try:
+        async with patient.transaction() as connection:
+            await connection.execute(text("SET LOCAL statement_timeout = 0"))
+            await connection.execute(text("SET LOCAL lock_timeout = 0"))
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+            await connection.run_sync(_upgrade)
+    finally:
+        await patient.close()
     return head()
 
 

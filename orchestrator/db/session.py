@@ -24,16 +24,20 @@ from orchestrator.record import Unrecordable
 STATEMENT_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 10_000
 CONNECT_TIMEOUT = 5.0  # seconds
-# Seconds after which a driver's statement will not be answered any more: Postgres itself would have
-# given it up by then. Many wait for such a statement, and must not wait for a network that is gone.
+# Seconds after which a statement will not be answered any more: Postgres itself would have given it
+# up by then. A network that forgot a connection says nothing, and who waits must not wait for ever.
+# The driver then asks for the statement's cancellation, as long again, and drops the connection.
 ANSWER_TIMEOUT = 35.0
 
 
 class Database:
     """One process' door to Postgres."""
 
-    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+    def __init__(
+        self, url: str, *, pool_size: int = 10, answer_timeout: float | None = ANSWER_TIMEOUT
+    ) -> None:
         """Store; the first statement connects. `url`: postgresql+asyncpg://..."""
+        self.url = url
         self.engine: AsyncEngine = create_async_engine(
             url,
             pool_size=pool_size,
@@ -42,6 +46,7 @@ class Database:
             pool_pre_ping=False,  # a dead connection shows as Unavailable, and the caller retries
             connect_args={
                 "timeout": CONNECT_TIMEOUT,
+                "command_timeout": answer_timeout,
                 "server_settings": {
                     "application_name": "aurora",
                     "timezone": "UTC",

@@ -275,6 +275,13 @@ MUTANTS = {
         "tests/integration/test_clock.py"
         "::test_what_the_dead_have_in_hand_does_not_wait_for_a_clock_that_went_back",
     ),
+    "a silent connection to Postgres is waited for": Mutant(
+        "P4",
+        "orchestrator/db/session.py",
+        '                "command_timeout": answer_timeout,\n',
+        "",
+        "tests/integration/test_silence.py::test_a_connection_that_says_nothing_is_given_up",
+    ),
     "stays with a primary that is a replica now": Mutant(
         "P1",
         "orchestrator/streams/channel.py",
