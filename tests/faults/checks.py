@@ -3,6 +3,7 @@
 Words as in Jepsen's queue tests: lost, duplicated, recovered, unexpected.
 """
 
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from itertools import pairwise
 from orchestrator.task import TERMINAL, TaskId, TaskState
 from tests.faults.agents import IN_WORKER, POISONS, proof
 from tests.faults.ledger import Asked, Start
+from tests.faults.orders import Death
+from tests.faults.points import Order
 
 ENDS = frozenset(f"task.{state.value}" for state in TERMINAL)
 POISON_NAMES = frozenset(each.name for each in POISONS)
@@ -40,7 +43,10 @@ class Evidence:
     accepted: Mapping[TaskId, Asked]
     starts: Sequence[Start]
     kills: Sequence[tuple[int, float]]
-    worker_deaths: int
+    orders: Sequence[Order]  # to die at a named point
+    deaths: Mapping[int, Death]  # those who did, by the order's number
+    ends: Mapping[int, int]  # exit codes by pid
+    worker_deaths: int  # that nobody ordered
     states: Mapping[TaskId, tuple[str, int]]  # of tasks: state and attempt
     results: Mapping[TaskId, Result]
     first_seen: Mapping[TaskId, Result]  # as they were when they were first seen
@@ -59,6 +65,7 @@ class Findings:
     superseded: int = 0
     # Seconds from a kill to the next start, and which attempt that was.
     again: list[tuple[float, int]] = field(default_factory=list)
+    points: Counter[str] = field(default_factory=Counter)  # deaths at named points
 
     @property
     def good(self) -> bool:
@@ -72,6 +79,7 @@ def judge(found: Evidence) -> Findings:
         recovered=sum(attempt > 1 for _, attempt in found.states.values()),
         superseded=sum(each["attempt.superseded"] for each in found.audit.values()),
         again=began_again(found.starts, found.kills),
+        points=Counter(each.point for each in found.orders if _obeyed(each, found)),
     )
     findings.wrong = {
         "lost": [
@@ -95,8 +103,21 @@ def judge(found: Evidence) -> Findings:
             task_id for task_id, letters in _poison_letters(found) if letters != 1
         ],
         "workers taken along": list(_too_many_deaths(found)),
+        "not killed at its point": [
+            f"{each.number}, {each.point}" for each in found.orders if not _obeyed(each, found)
+        ],
     }  # fmt: skip
     return findings
+
+
+def _obeyed(order: Order, found: Evidence) -> bool:
+    """Whether a process said that it is at this point, and then ended by SIGKILL."""
+    death = found.deaths.get(order.number)
+    return (
+        death is not None
+        and death.point == order.point
+        and found.ends.get(death.pid) == -signal.SIGKILL
+    )
 
 
 def _terminal(standing: tuple[str, int] | None) -> bool:

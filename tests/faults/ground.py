@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sqlalchemy import text
 from orchestrator.app import Parts
 from orchestrator.db import schema
 from orchestrator.db.session import Database
+from orchestrator.embedded.ports import free_port, is_free
 from orchestrator.embedded.postgres import EmbeddedPostgres
 from orchestrator.embedded.valkey import EmbeddedValkey
 from orchestrator.errors import Unavailable
@@ -27,6 +29,7 @@ from orchestrator.registry import load_agents
 from orchestrator.settings import Settings
 from orchestrator.streams.names import ORCHESTRATOR
 from tests.faults.agents import NOTES
+from tests.faults.points import DEATHS, ORDERS, Order
 from tests.faults.servers import ROOT, Servers
 from tests.support import wait_until
 
@@ -43,13 +46,14 @@ class Slot:
     log: Path
     environment: dict[str, str]
     deaths: int = 0
+    ends: dict[int, int] = field(default_factory=dict)  # how each process ended, by its pid
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
         """Put a new process there."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.acceptance.role", self.role],
+                [sys.executable, "-m", "tests.faults.role", self.role],
                 cwd=ROOT, env=self.environment, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -57,14 +61,16 @@ class Slot:
         """SIGKILL it, and start the next one at once; the pid of the killed."""
         pid = self.process.pid
         self.process.kill()
-        self.process.wait()
+        self.ends[pid] = self.process.wait()
         self.start()
         return pid
 
     def revive(self) -> None:
         """Start another where it has ended by itself."""
-        if self.process.poll() is not None:
+        code = self.process.poll()
+        if code is not None:
             self.deaths += 1
+            self.ends[self.process.pid] = code
             self.start()
 
     def end(self) -> None:
@@ -85,6 +91,9 @@ class Ground:
     record: Database  # what the checker reads: past whatever lies between the servers and others
     workers: list[Slot] = field(default_factory=list)
     recorders: list[Slot] = field(default_factory=list)
+    apis: list[Slot] = field(default_factory=list)
+    schedulers: list[Slot] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
     kills: list[tuple[int, float]] = field(default_factory=list)  # pid and time.time()
 
     @property
@@ -99,13 +108,35 @@ class Ground:
     def notes(self) -> Path:
         return self.home / "starts.jsonl"
 
-    async def start(self, *, workers: int, recorders: int = 1) -> None:
+    @property
+    def deaths(self) -> Path:
+        return self.home / "deaths.jsonl"
+
+    def order_of(self, role: str) -> Path:
+        """Where the processes of a role are told to die: the first that passes obeys."""
+        return self.home / f"{role}.order"
+
+    @property
+    def slots(self) -> list[Slot]:
+        """Every place there is."""
+        return [*self.workers, *self.recorders, *self.apis, *self.schedulers]
+
+    async def start(
+        self, *, workers: int, recorders: int = 1, apis: int = 0, schedulers: int = 0
+    ) -> None:
         """Start everything, and wait until it takes part."""
         for number in range(workers):
             self.workers.append(await self._slot("worker", number))
         for number in range(recorders):
             self.recorders.append(await self._slot("recorder", number))
+        for number in range(apis):
+            self.apis.append(await self._slot("api", number))
+        for number in range(schedulers):
+            self.schedulers.append(await self._slot("scheduler", number))
         await wait_until(lambda: self._consumers(workers), what="the workers read", timeout=60)
+        for slot in self.apis:
+            listens = partial(_listens, int(slot.environment["AURORA_PORT"]))
+            await wait_until(listens, what="the API listens", timeout=60)
 
     async def _slot(self, role: str, number: int) -> Slot:
         who = f"{role}-{number}"
@@ -118,7 +149,10 @@ class Ground:
             "AURORA_RECONCILE_GRACE": str(GRACE),
             "AURORA_AGENTS": AGENTS,
             "PYTHONPATH": str(ROOT),
+            "AURORA_PORT": str(free_port()),
             NOTES: str(self.notes),
+            ORDERS: str(self.order_of(role)),
+            DEATHS: str(self.deaths),
             **self.servers.environment(who),
         })  # fmt: skip
         found.start()
@@ -137,7 +171,7 @@ class Ground:
     async def supervise(self) -> None:
         """As systemd would: what has ended is started again."""
         while True:
-            for slot in (*self.workers, *self.recorders):
+            for slot in self.slots:
                 slot.revive()
             await asyncio.sleep(0.05)
 
@@ -161,11 +195,13 @@ class Ground:
         )
 
 
+def _listens(port: int) -> bool:
+    return not is_free(port)
+
+
 @contextlib.asynccontextmanager
-async def ground(
-    *, workers: int, recorders: int, servers: type[Servers] = Servers
-) -> AsyncIterator[Ground]:
-    """Servers and processes, all gone at the end."""
+async def ground(*, servers: type[Servers] = Servers, **processes: int) -> AsyncIterator[Ground]:
+    """Servers and processes (`Ground.start`), all gone at the end."""
     with tempfile.TemporaryDirectory(prefix="aurora-faults-") as directory:
         home = Path(directory)
         standing = servers(home)
@@ -188,13 +224,13 @@ async def ground(
             try:
                 await schema.upgrade(record)
                 await parts.streams.ensure_all_groups()
-                await found.start(workers=workers, recorders=recorders)
+                await found.start(**processes)
                 supervisor = asyncio.create_task(found.supervise())
                 yield found
             finally:
                 if supervisor is not None:
                     supervisor.cancel()
-                for slot in (*found.workers, *found.recorders):
+                for slot in found.slots:
                     slot.end()
                 await parts.close()
                 await record.close()

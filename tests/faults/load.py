@@ -1,7 +1,9 @@
 """Submits at the pace of the faults, so that each of them meets tasks under way."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -64,17 +66,34 @@ class Load:
                 continue
             count = min(missing, self._rng.randint(1, BATCH))
             tasks = [self._task() for _ in range(count)]
-            while not (accepted := await self._submit(tasks)):
-                self.refused += count
+            while (accepted := await self._submit(tasks)) < count:
+                self.refused += count - accepted
                 await asyncio.sleep(0.05)
                 if not self._asks_again:
                     break
-            self.accepted += count * accepted
+            self.accepted += accepted
+
+    async def more(self, count: int) -> None:
+        """Submit some beyond `total`, for a fault that waits for tasks to meet."""
+        await self._submit([self._task() for _ in range(count)])
+
+    async def unpublished(self, count: int) -> None:
+        """Rows without a message, as a submitter leaves them that dies after its commit."""
+        tasks = [self._task() for _ in range(count)]
+        self._ledger.ask(tasks)
+        with contextlib.suppress(OrchestratorError):
+            await self._ground.parts.store.accept(tasks, actor="faults")
+            self._ledger.accept(tasks)
 
     async def poison(self, agent: type[Agent[Job, Done]]) -> None:
         """Put one of these among the others."""
         while not await self._submit([self._make(agent, 0.0)]):  # noqa: ASYNC110 - asks again
             await asyncio.sleep(0.05)
+
+    def adopt(self, tasks: Sequence[Task]) -> None:
+        """Demand of these what is demanded of our own: others have accepted them durably."""
+        self._ledger.ask(tasks)
+        self._ledger.accept(tasks)
 
     def _due(self) -> int:
         within = min(1.0, (time.monotonic() - self._since) / self._pause)
@@ -92,12 +111,13 @@ class Load:
         self._n += 1
         return agent.task(Job(n=self._n, seconds=seconds))
 
-    async def _submit(self, tasks: list[Task]) -> bool:
+    async def _submit(self, tasks: list[Task]) -> int:
+        """How many of them were accepted."""
         self._ledger.ask(tasks)
         durability = self._rng.choice(self._durabilities)
         try:
             await self._ground.parts.submitter.submit_many(tasks, durability=durability)
         except OrchestratorError:
-            return False  # refused or unknown: promised is nothing
+            return 0  # refused or unknown: promised is nothing
         self._ledger.accept(tasks)
-        return True
+        return len(tasks)

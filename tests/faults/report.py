@@ -1,6 +1,7 @@
 """The verdict for people (a table) and for programs (JSON)."""
 
 import subprocess
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
@@ -31,6 +32,7 @@ def as_json(found: Outcome) -> dict[str, Any]:
         "heal_limit": round(found.heal_limit, 2),
         "told": dict(found.told),
         "wrong": found.findings.wrong,
+        "points": dict(sorted(found.findings.points.items())),
         "begins_again": _begins_again(found.findings.again),
         # 95 % confidence, for faults that are independent of each other.
         "bound": round(3 / found.faults, 4),
@@ -59,8 +61,13 @@ def table(found: Outcome) -> Table:
             "killed, begun again", f"{again['p50']} s",
             f"p50 of {again['n']} {kind}; p99 {again['p99']} s, max {again['max']} s",
         )  # fmt: skip
-    for what, count in found.told.items():
-        shown.add_row(what, str(count), "")
+    for point, count in said["points"].items():
+        shown.add_row("killed at", str(count), point)
+    for what, figure in found.told.items():
+        if isinstance(figure, Mapping):
+            shown.add_row(what, "", ", ".join(f"{name} {each}" for name, each in figure.items()))
+        else:
+            shown.add_row(what, str(figure), "")
     shown.add_section()
     for name, tasks in found.findings.wrong.items():
         mark = "[red]" if tasks else "[green]"

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -13,8 +13,8 @@ from tests.benchmarks.progress import Telling
 from tests.faults.checks import Evidence, Findings, Result, judge
 from tests.faults.ground import GRACE, LEASE, Ground, ground
 from tests.faults.ledger import Ledger, read_starts
-from tests.faults.load import Load
-from tests.faults.scenario import Scenario, Scene
+from tests.faults.orders import read_deaths
+from tests.faults.scenario import Scenario, Scene, Told
 
 HEAL = 3 * LEASE + GRACE  # seconds; the reconciler leaves a row alone for its grace
 DRAIN = 50.0  # tasks a second that two busy cores drain at least, while processes still start
@@ -39,7 +39,7 @@ class Outcome:
     heal_limit: float
     seconds: float
     worker_deaths: int
-    told: Mapping[str, int]  # the scenario's own figures
+    told: Told  # the scenario's own figures
     findings: Findings
 
     @property
@@ -54,10 +54,11 @@ async def run(
     began = time.monotonic()
     telling.say("servers and processes start")
     async with ground(
-        workers=scenario.workers, recorders=scenario.recorders, servers=scenario.servers
-    ) as found:
+        servers=scenario.servers, workers=scenario.workers, recorders=scenario.recorders,
+        apis=scenario.apis, schedulers=scenario.schedulers,
+    ) as found:  # fmt: skip
         ledger = Ledger(found.home / "ledger.jsonl")
-        load = Load(
+        load = scenario.load(
             found, ledger, Random(f"{seed}:load"), total=tasks, faults=faults,
             pause=sum(scenario.pause) / 2 + scenario.lasts, durabilities=scenario.durabilities,
             asks_again=scenario.asks_again, longest=scenario.longest,
@@ -66,9 +67,11 @@ async def run(
         watch = Watch(found)
         watching = asyncio.create_task(watch.run())
         scene = Scene(found, load, Random(f"{seed}:faults"))
+        await scenario.prepare(scene)
         async with asyncio.TaskGroup() as group:
             group.create_task(load.run())
             group.create_task(_break(scenario, scene, watch, faults, telling))
+        await scenario.settle(scene)
         healing = time.monotonic()
         open_then = len(ledger.read()[1]) - len(await found.rows(ENDED))
         limit = HEAL + scenario.patience + max(0, open_then) / DRAIN
@@ -158,13 +161,19 @@ async def _gather(found: Ground, ledger: Ledger, watch: Watch) -> Evidence:
     letters: Sequence[Any] = await found.rows(
         "SELECT task_id::text AS id, count(*) AS count FROM dead_letters GROUP BY 1"
     )
+    deaths = read_deaths(found.deaths)
+    of_workers = {pid for slot in found.workers for pid in slot.ends}
+    at_points = [each for each in deaths.values() if each.pid in of_workers]
     tasks = await found.rows("SELECT id::text AS id, state, attempt FROM tasks")
     return Evidence(
         asked=asked,
         accepted=accepted,
         starts=read_starts(found.notes),
-        kills=found.kills,
-        worker_deaths=sum(slot.deaths for slot in found.workers),
+        kills=[*found.kills, *((each.pid, each.at) for each in deaths.values())],
+        orders=found.orders,
+        deaths=deaths,
+        ends={pid: code for slot in found.slots for pid, code in slot.ends.items()},
+        worker_deaths=sum(slot.deaths for slot in found.workers) - len(at_points),
         states={row.id: (row.state, row.attempt) for row in tasks},
         results={row.id: _result(row) for row in await found.rows(RESULTS)},
         first_seen=watch.first_seen,

@@ -13,6 +13,7 @@ from tests.faults.servers import Servers
 
 EITHER = (Durability.DATABASE, Durability.STREAM)
 DATABASE = (Durability.DATABASE,)
+Told = Mapping[str, int | Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Scenario(ABC):
     lasts: ClassVar[float] = 0.0  # seconds that a fault itself takes, which the load goes on for
     workers: ClassVar[int] = 3
     recorders: ClassVar[int] = 1
+    apis: ClassVar[int] = 0
+    schedulers: ClassVar[int] = 0
+    load: ClassVar[type[Load]] = Load
     durabilities: ClassVar[tuple[Durability, ...]] = DATABASE
     servers: ClassVar[type[Servers]] = Servers
     asks_again: ClassVar[bool] = False  # what was refused is submitted again, the same tasks
@@ -44,11 +48,19 @@ class Scenario(ABC):
     # Seconds on top of three leases until everything has ended, with the reason beside it.
     patience: ClassVar[float] = 0.0
 
+    async def prepare(self, scene: Scene) -> None:
+        """Before the load and the first fault."""
+        del scene
+
     @abstractmethod
     async def inject(self, scene: Scene) -> None:
         """One fault, from its beginning to its end."""
 
-    async def told(self, scene: Scene) -> Mapping[str, int]:
+    async def settle(self, scene: Scene) -> None:
+        """After the last fault, before it is counted what must still end."""
+        del scene
+
+    async def told(self, scene: Scene) -> Told:
         """Figures of its own for the verdict, once everything has healed."""
         return {}
 

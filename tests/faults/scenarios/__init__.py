@@ -11,9 +11,11 @@ from tests.faults.scenarios.poison import Poison
 from tests.faults.scenarios.postgres_cut import PostgresCut
 from tests.faults.scenarios.postgres_kill import PostgresKill
 from tests.faults.scenarios.power_loss import PowerLoss
+from tests.faults.scenarios.recorder_fail_points import RecorderFailPoints
 from tests.faults.scenarios.recorder_kill import RecorderKill
 from tests.faults.scenarios.redis_restart import RedisRestart
 from tests.faults.scenarios.reply_loss import ReplyLoss
+from tests.faults.scenarios.worker_fail_points import WorkerFailPoints
 from tests.faults.scenarios.worker_kill import WorkerKill
 from tests.faults.scenarios.zombie import Zombie
 
@@ -23,5 +25,6 @@ SCENARIOS: dict[str, Scenario] = {
         WorkerKill(), RecorderKill(), Zombie(), FlushAll(), RedisRestart(), PowerLoss(),
         GroupDestroyed(), PostgresCut(), PostgresKill(), Poison(), Mix(),
         ReplyLoss(), Partition(), Failover(), ClockJumps(),
+        RecorderFailPoints(), WorkerFailPoints(),
     )
 }  # fmt: skip
