@@ -36,6 +36,13 @@ OWN = {
         "                said = True\n                break\n",
         "postgres-cut",
     ),
+    "a key that names no task": Mutant(
+        "P1",
+        "orchestrator/api/submitting.py",
+        "            idempotency_key=body.idempotency_key,\n",
+        "",
+        "api-kill",
+    ),
 }
 GUARDS = {**MUTANTS, **OWN}
 

@@ -1,6 +1,7 @@
 """All scenarios by name."""
 
 from tests.faults.scenario import Scenario
+from tests.faults.scenarios.api_kill import ApiKill
 from tests.faults.scenarios.clock_jumps import ClockJumps
 from tests.faults.scenarios.failover import Failover
 from tests.faults.scenarios.flushall import FlushAll
@@ -25,6 +26,6 @@ SCENARIOS: dict[str, Scenario] = {
         WorkerKill(), RecorderKill(), Zombie(), FlushAll(), RedisRestart(), PowerLoss(),
         GroupDestroyed(), PostgresCut(), PostgresKill(), Poison(), Mix(),
         ReplyLoss(), Partition(), Failover(), ClockJumps(),
-        RecorderFailPoints(), WorkerFailPoints(),
+        RecorderFailPoints(), WorkerFailPoints(), ApiKill(),
     )
 }  # fmt: skip
