@@ -43,6 +43,25 @@ OWN = {
         "",
         "api-kill",
     ),
+    "a tick belongs to nobody": Mutant(
+        "P7",
+        "migrations/versions/0001_the_record.py",
+        '        sa.PrimaryKeyConstraint("schedule_id", "fire_at"),\n',
+        "",
+        "schedulers",
+        # The lock alone would keep them apart, as long as none is stopped for too long.
+        also=(
+            ("orchestrator/db/ticks.py", 'ROW_LOCK = "FOR UPDATE SKIP LOCKED"', 'ROW_LOCK = ""'),
+        ),
+    ),
+    "a tick without its task": Mutant(
+        "P7",
+        "orchestrator/db/ticks.py",
+        "    ours = [fresh[schedule_id, fire_at] for schedule_id, fire_at in won]\n",
+        '    await connection.execute(text("COMMIT"))\n'
+        "    ours = [fresh[schedule_id, fire_at] for schedule_id, fire_at in won]\n",
+        "schedulers",
+    ),
 }
 GUARDS = {**MUTANTS, **OWN}
 

@@ -17,6 +17,7 @@ class Mutant:
     guard: str
     without: str
     test: str
+    also: tuple[tuple[str, str, str], ...] = ()  # file, guard, without: where one backs another
 
 
 def take_away(mutant: Mutant, copy: Path) -> None:
@@ -27,8 +28,9 @@ def take_away(mutant: Mutant, copy: Path) -> None:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
-    changed = copy / mutant.file
-    text = changed.read_text()
-    if text.count(mutant.guard) != 1:
-        raise LookupError(f"the guard is not found once in {mutant.file}")
-    changed.write_text(text.replace(mutant.guard, mutant.without))
+    for file, guard, without in ((mutant.file, mutant.guard, mutant.without), *mutant.also):
+        changed = copy / file
+        text = changed.read_text()
+        if text.count(guard) != 1:
+            raise LookupError(f"the guard is not found once in {file}")
+        changed.write_text(text.replace(guard, without))

@@ -16,6 +16,7 @@ from tests.faults.scenarios.recorder_fail_points import RecorderFailPoints
 from tests.faults.scenarios.recorder_kill import RecorderKill
 from tests.faults.scenarios.redis_restart import RedisRestart
 from tests.faults.scenarios.reply_loss import ReplyLoss
+from tests.faults.scenarios.schedulers import Schedulers
 from tests.faults.scenarios.worker_fail_points import WorkerFailPoints
 from tests.faults.scenarios.worker_kill import WorkerKill
 from tests.faults.scenarios.zombie import Zombie
@@ -26,6 +27,6 @@ SCENARIOS: dict[str, Scenario] = {
         WorkerKill(), RecorderKill(), Zombie(), FlushAll(), RedisRestart(), PowerLoss(),
         GroupDestroyed(), PostgresCut(), PostgresKill(), Poison(), Mix(),
         ReplyLoss(), Partition(), Failover(), ClockJumps(),
-        RecorderFailPoints(), WorkerFailPoints(), ApiKill(),
+        RecorderFailPoints(), WorkerFailPoints(), ApiKill(), Schedulers(),
     )
 }  # fmt: skip
