@@ -65,7 +65,7 @@ class Load:
                 await asyncio.sleep(0.01)
                 continue
             count = min(missing, self._rng.randint(1, BATCH))
-            tasks = [self._task() for _ in range(count)]
+            tasks = self._tasks(count)
             while (accepted := await self._submit(tasks)) < count:
                 self.refused += count - accepted
                 await asyncio.sleep(0.05)
@@ -75,11 +75,11 @@ class Load:
 
     async def more(self, count: int) -> None:
         """Submit some beyond `total`, for a fault that waits for tasks to meet."""
-        await self._submit([self._task() for _ in range(count)])
+        await self._submit(self._tasks(count))
 
     async def unpublished(self, count: int) -> None:
         """Rows without a message, as a submitter leaves them that dies after its commit."""
-        tasks = [self._task() for _ in range(count)]
+        tasks = self._tasks(count)
         self._ledger.ask(tasks)
         with contextlib.suppress(OrchestratorError):
             await self._ground.parts.store.accept(tasks, actor="faults")
@@ -98,6 +98,9 @@ class Load:
     def _due(self) -> int:
         within = min(1.0, (time.monotonic() - self._since) / self._pause)
         return int(self.total * min(1.0, (self._done + within) / self._faults))
+
+    def _tasks(self, count: int) -> list[Task]:
+        return [self._task() for _ in range(count)]
 
     def _task(self) -> Task:
         longest = self._longest if self._rng.random() < LONG_SHARE else 0.05

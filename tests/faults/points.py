@@ -60,6 +60,10 @@ WORKER = tuple(
         ("completed, answer not used", "runtime.completion:Completion._finish", True),
     )
 )
+PROMOTER = (
+    Point("promoter: before it moves", "worker", "orchestrator.services.promoter:Promoter.sweep"),
+    Point("promoter: moved", "worker", "orchestrator.services.promoter:Promoter.sweep", after=True),
+)
 COMMITTED = Point(
     "api: committed, not published",
     "api",
@@ -80,7 +84,7 @@ SCHEDULER = tuple(
         ("published", "runtime.submitter:TaskSubmitter.publish_accepted", True),
     )
 )
-POINTS = (*RECORDER, *RECONCILER, *WORKER, *API, *SCHEDULER)
+POINTS = (*RECORDER, *RECONCILER, *WORKER, *PROMOTER, *API, *SCHEDULER)
 
 
 @dataclass(frozen=True)
