@@ -14,6 +14,7 @@ from tests.faults.agents import Done, Job
 from tests.faults.load import Load
 
 KEYED = 0.7  # of the submissions; the others name their task, and are not sent again
+OVER_HTTP = 0.5  # of the submissions, where both ways are taken
 AGAIN_AFTER = 0.1  # seconds
 BUSY = (429, 503)
 
@@ -48,6 +49,8 @@ class HttpLoad(Load):
     async def _post(self, client: httpx2.AsyncClient, task: Task) -> bool:
         body: dict[str, Any] = {"agent": task.agent, "input": task.input}
         headers = {}
+        if task.run_at is not None:
+            body["eta"] = task.run_at.isoformat()
         if task.idempotency_key is None:
             body["task_id"] = task.task_id
         else:
@@ -72,3 +75,12 @@ class HttpLoad(Load):
         apis = self._ground.apis
         port = apis[next(self._turn) % len(apis)].environment["AURORA_PORT"]
         return f"http://127.0.0.1:{port}/api/v1/tasks"
+
+
+class EitherLoad(HttpLoad):
+    """Now over HTTP, now as a Python client."""
+
+    async def _submit(self, tasks: list[Task]) -> int:
+        if self._rng.random() < OVER_HTTP:
+            return await super()._submit(tasks)
+        return await Load._submit(self, tasks)
