@@ -13,8 +13,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from orchestrator import Agent, Retry, RunContext
+from orchestrator import Agent, Alert, Retry, RunContext
 from orchestrator.agent import Isolation
+from orchestrator.alert import AlertRule
 
 NOTES = "FAULTS_NOTES"  # the variable that names the file
 
@@ -59,6 +60,58 @@ class Steps(Agent[Job, Done]):
             await ctx.progress(step=step)
             await asyncio.sleep(task_input.seconds / 3)
         return Done(n=task_input.n, proof=proof(task_input.n))
+
+
+class Flaky(Agent[Job, Done]):
+    """Fails at its first attempt."""
+
+    retry = Retry(base=timedelta(seconds=0.1))
+
+    async def run(self, task_input: Job, ctx: RunContext) -> Done:
+        note(ctx)
+        if ctx.attempt == 1:
+            raise ValueError("not the first time")
+        return Done(n=task_input.n, proof=proof(task_input.n))
+
+
+class Aim(BaseModel):
+    n: int
+    word: str = ""
+
+
+class Target(Agent[Aim, Done]):
+    """What strangers' entries are for: answers at once."""
+
+    retry = Retry(max_attempts=1)
+
+    async def run(self, task_input: Aim, ctx: RunContext) -> Done:
+        del ctx
+        return Done(n=task_input.n, proof=proof(task_input.n))
+
+
+class Size(BaseModel):
+    bytes: int
+
+
+class Bulky(Agent[Size, str]):
+    """Returns as much as it is told."""
+
+    retry = Retry(max_attempts=1)
+
+    async def run(self, task_input: Size, ctx: RunContext) -> str:
+        del ctx
+        return "x" * task_input.bytes
+
+
+class Guard(Agent[Alert, Done]):
+    """Takes the network's alerts that say so."""
+
+    alerts = (AlertRule(signature="for the guard"),)
+    retry = Retry(max_attempts=1)
+
+    async def run(self, task_input: Alert, ctx: RunContext) -> Done:
+        del task_input, ctx
+        return Done(n=0, proof=proof(0))
 
 
 class Poison(Agent[Job, Done]):

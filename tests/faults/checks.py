@@ -54,6 +54,7 @@ class Evidence:
         TaskId, Counter[str]
     ]  # actions; a first `task.queued` or `task.scheduled` as "first"
     dead_letters: Counter[TaskId]
+    strangers: frozenset[TaskId]  # nobody submitted them; the scenario answers for them
 
 
 @dataclass
@@ -142,7 +143,7 @@ def _stale(found: Evidence) -> Iterable[str]:
 
 def _unexpected(found: Evidence) -> Iterable[str]:
     for task_id in found.states:
-        if task_id not in found.asked:
+        if task_id not in found.asked and task_id not in found.strangers:
             yield f"{task_id} was never submitted"
     for result in found.results.values():
         asked = found.asked.get(result.task_id)

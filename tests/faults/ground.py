@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -94,6 +94,7 @@ class Ground:
     apis: list[Slot] = field(default_factory=list)
     schedulers: list[Slot] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
+    others: list[Slot] = field(default_factory=list)
     kills: list[tuple[int, float]] = field(default_factory=list)  # pid and time.time()
 
     @property
@@ -105,21 +106,9 @@ class Ground:
         return self.servers.postgres
 
     @property
-    def notes(self) -> Path:
-        return self.home / "starts.jsonl"
-
-    @property
-    def deaths(self) -> Path:
-        return self.home / "deaths.jsonl"
-
-    def order_of(self, role: str) -> Path:
-        """Where the processes of a role are told to die: the first that passes obeys."""
-        return self.home / f"{role}.order"
-
-    @property
     def slots(self) -> list[Slot]:
         """Every place there is."""
-        return [*self.workers, *self.recorders, *self.apis, *self.schedulers]
+        return [*self.workers, *self.recorders, *self.apis, *self.schedulers, *self.others]
 
     async def start(
         self, *, workers: int, recorders: int = 1, apis: int = 0, schedulers: int = 0
@@ -138,7 +127,15 @@ class Ground:
             listens = partial(_listens, int(slot.environment["AURORA_PORT"]))
             await wait_until(listens, what="the API listens", timeout=60)
 
-    async def _slot(self, role: str, number: int) -> Slot:
+    async def add(self, role: str, **environment: str) -> Slot:
+        """Start another role beside the workers and recorders."""
+        found = await self._slot(role, len(self.others), environment)
+        self.others.append(found)
+        return found
+
+    async def _slot(
+        self, role: str, number: int, environment: Mapping[str, str] | None = None
+    ) -> Slot:
         who = f"{role}-{number}"
         urls = await self.servers.urls(who)
         ours = {k: v for k, v in os.environ.items() if not k.startswith("AURORA_")}
@@ -154,6 +151,7 @@ class Ground:
             ORDERS: str(self.order_of(role)),
             DEATHS: str(self.deaths),
             **self.servers.environment(who),
+            **(environment or {}),
         })  # fmt: skip
         found.start()
         return found

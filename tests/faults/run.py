@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from orchestrator.task import TaskId
 from tests.benchmarks.progress import Telling
 from tests.faults.checks import Evidence, Findings, Result, judge
 from tests.faults.ground import GRACE, LEASE, Ground, ground
@@ -82,9 +83,10 @@ async def run(
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
-        evidence = await _gather(found, ledger, watch)
+        further = await scenario.wrong(scene)
+        evidence = await _gather(found, ledger, watch, await scenario.strangers(scene))
         findings = judge(evidence)
-        findings.wrong |= await scenario.wrong(scene)
+        findings.wrong |= further
         if not findings.good:
             telling.note(found.logs())
         return Outcome(
@@ -153,7 +155,9 @@ def _result(row: Any) -> Result:
     return Result(row.id, row.state, row.attempt, row.output, row.worker, row.finished_at)
 
 
-async def _gather(found: Ground, ledger: Ledger, watch: Watch) -> Evidence:
+async def _gather(
+    found: Ground, ledger: Ledger, watch: Watch, strangers: frozenset[TaskId]
+) -> Evidence:
     asked, accepted = ledger.read()
     audit: dict[str, Counter[str]] = {}
     for row in await found.rows(AUDIT):
@@ -178,5 +182,6 @@ async def _gather(found: Ground, ledger: Ledger, watch: Watch) -> Evidence:
         results={row.id: _result(row) for row in await found.rows(RESULTS)},
         first_seen=watch.first_seen,
         audit=audit,
+        strangers=strangers,
         dead_letters=Counter({row.id: row.count for row in letters}),
     )

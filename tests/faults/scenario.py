@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from orchestrator.task import Durability
+from orchestrator.task import Durability, TaskId
 from tests.faults.ground import Ground
 from tests.faults.load import Load
 from tests.faults.servers import Servers
@@ -59,6 +59,11 @@ class Scenario(ABC):
     async def settle(self, scene: Scene) -> None:
         """After the last fault, before it is counted what must still end."""
         del scene
+
+    async def strangers(self, scene: Scene) -> frozenset[TaskId]:
+        """Tasks that nobody submitted, and that `wrong` answers for in the checker's place."""
+        del scene
+        return frozenset()
 
     async def told(self, scene: Scene) -> Told:
         """Figures of its own for the verdict, once everything has healed."""

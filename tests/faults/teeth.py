@@ -62,6 +62,27 @@ OWN = {
         "    ours = [fresh[schedule_id, fire_at] for schedule_id, fire_at in won]\n",
         "schedulers",
     ),
+    "what is refused is dropped": Mutant(
+        "P10",
+        "orchestrator/services/recorder.py",
+        "refused = _letter(delivery, error.reason, str(error)) if of_results else None",
+        "refused = None",
+        "malformed",
+    ),
+    "an act that is read again is another": Mutant(
+        "P4",
+        "orchestrator/services/auditor.py",
+        "_entry(message.id, act)",
+        "_entry(derived_id(delivery.stream, delivery.entry_id), act)",
+        "duplicates",
+    ),
+    "an act of any size": Mutant(
+        "P8",
+        "orchestrator/services/auditor.py",
+        "limit=self.max_payload,",
+        "",
+        "payloads",
+    ),
 }
 GUARDS = {**MUTANTS, **OWN}
 

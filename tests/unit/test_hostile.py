@@ -23,6 +23,7 @@ from orchestrator.record import HeardEvent, SeenTask, Writes
 from orchestrator.services import auditor
 from orchestrator.streams.message import decode, decode_event, decode_task, dump, raw_fields
 from tests.faults.hostile import mutated, new_id, valid
+from tests.faults.strategies import anything
 
 ENTRY = "1700000000000-0"
 ROUNDS = 1_500  # entries of each kind
@@ -118,13 +119,6 @@ def test_a_mutated_entry_is_read_or_refused(kind):
     found = [read(kind, dict(mutated(data, rng).fields)) for _ in range(ROUNDS)]
 
     assert 0.1 * ROUNDS < sum(found) < 0.9 * ROUNDS  # the mutator neither breaks all nor nothing
-
-
-scalars = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-    | st.datetimes().map(str)
-)  # fmt: skip
-anything = scalars | st.lists(scalars, max_size=3) | st.dictionaries(st.text(max_size=9), scalars)
 
 
 @given(st.data())

@@ -3,11 +3,14 @@
 from tests.faults.scenario import Scenario
 from tests.faults.scenarios.api_kill import ApiKill
 from tests.faults.scenarios.clock_jumps import ClockJumps
+from tests.faults.scenarios.duplicates import Duplicates
 from tests.faults.scenarios.failover import Failover
 from tests.faults.scenarios.flushall import FlushAll
 from tests.faults.scenarios.group_destroyed import GroupDestroyed
+from tests.faults.scenarios.malformed import Malformed
 from tests.faults.scenarios.mix import Mix
 from tests.faults.scenarios.partition import Partition
+from tests.faults.scenarios.payloads import Payloads
 from tests.faults.scenarios.poison import Poison
 from tests.faults.scenarios.postgres_cut import PostgresCut
 from tests.faults.scenarios.postgres_kill import PostgresKill
@@ -28,5 +31,6 @@ SCENARIOS: dict[str, Scenario] = {
         GroupDestroyed(), PostgresCut(), PostgresKill(), Poison(), Mix(),
         ReplyLoss(), Partition(), Failover(), ClockJumps(),
         RecorderFailPoints(), WorkerFailPoints(), ApiKill(), Schedulers(),
+        Malformed(), Duplicates(), Payloads(),
     )
 }  # fmt: skip

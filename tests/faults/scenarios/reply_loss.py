@@ -37,7 +37,7 @@ class ReplyLoss(Scenario):
             await asyncio.sleep(0.005)
         await lines.keep()
 
-    async def told(self, scene: Scene) -> Mapping[str, int]:
+    async def told(self, scene: Scene) -> Mapping[str, float]:
         lost = await lines_of(scene).lost()
         return {
             "replies lost": sum(lost.values()),
