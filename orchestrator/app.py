@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.client import set_submitter
 from orchestrator.registry import AgentRegistry, load_agents
 from orchestrator.runtime.dispatcher import Dispatcher, Limits
+from orchestrator.runtime.forked import end_copies_of
 from orchestrator.runtime.isolated import IsolatedRunner
 from orchestrator.runtime.lease import Lease
 from orchestrator.runtime.runner import Runner
@@ -311,6 +312,8 @@ async def run_roles(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    if "worker" in roles:
+        end_copies_of(loop)
     try:
         await parts.streams.check_server()
         if set(roles) != {"worker"}:

@@ -21,6 +21,7 @@ from orchestrator.context import RunContext, set_running
 from orchestrator.errors import DeadReason, InvalidInput, PayloadTooLarge
 from orchestrator.outcome import Completed, Failed, Fault, Outcome, Retrying, SetAside
 from orchestrator.retry import GiveUp, Retry, RetryLater
+from orchestrator.runtime.forked import run_in_thread
 
 logger = logging.getLogger("aurora.runner")
 
@@ -51,7 +52,8 @@ class Runner:
             return Failed(_fault(error))
         except RetryLater as error:
             return retry_or_fail(agent.retry, ctx.attempt, _fault(error), error.after)
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
+        except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
+            # SIGINT is handled by the loop, so that an interruption is the agent's own, too.
             # A cancellation that nobody asked this attempt for is the agent's own: something that
             # it awaited was cancelled.
             if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
@@ -83,7 +85,7 @@ class Runner:
         # cannot be stopped: after a timeout it runs on, and what it returns is dropped.
         context = copy_context()
         return await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: context.run(agent.run, task_input, ctx)
+            self._threads, run_in_thread, lambda: context.run(agent.run, task_input, ctx)
         )
 
 

@@ -1,7 +1,6 @@
 """One attempt: whatever the agent does becomes an Outcome."""
 
 import asyncio
-import sys
 from datetime import timedelta
 
 import pytest
@@ -96,15 +95,16 @@ async def test_the_agent_decides(raised, expected):
         assert outcome.delay == timedelta(seconds=7)
 
 
-async def test_sys_exit_does_not_end_the_worker():
-    """F31: SystemExit in a coroutine would end the loop and cancel the neighbours."""
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt])
+async def test_what_ends_a_program_does_not_end_the_worker(raised):
+    """F31: either, in a coroutine, would end the loop and cancel the neighbours."""
 
     async def act(self, task_input, ctx):
-        sys.exit(3)
+        raise raised
 
     outcome = (await run_agent(agent_that(act), Word(word="a"))).outcome
     assert isinstance(outcome, Retrying)
-    assert outcome.fault.type == "SystemExit"
+    assert outcome.fault.type == raised.__name__
 
 
 async def test_an_output_of_the_wrong_type_is_a_fault():
