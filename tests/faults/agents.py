@@ -1,4 +1,4 @@
-"""The load: agents whose output is a function of their input, and poisons that end their process.
+"""The load: agents whose output is a function of their input; poisons.py has the others.
 
 Each start is noted in a file of its own, outside of Redis and Postgres.
 """
@@ -14,7 +14,6 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from orchestrator import Agent, Alert, Retry, RunContext
-from orchestrator.agent import Isolation
 from orchestrator.alert import AlertRule
 
 NOTES = "FAULTS_NOTES"  # the variable that names the file
@@ -114,45 +113,4 @@ class Guard(Agent[Alert, Done]):
         return Done(n=0, proof=proof(0))
 
 
-class Poison(Agent[Job, Done]):
-    """The ways to go; a second attempt after a timeout would only take longer."""
-
-    timeout = timedelta(seconds=1)
-    retry = Retry(max_attempts=1)
-
-
-class Abort(Poison):
-    async def run(self, task_input: Job, ctx: RunContext) -> Done:
-        note(ctx)
-        os.abort()
-
-
-class Exit(Poison):
-    async def run(self, task_input: Job, ctx: RunContext) -> Done:
-        note(ctx)
-        os._exit(7)
-
-
-class Spin(Poison):
-    async def run(self, task_input: Job, ctx: RunContext) -> Done:
-        note(ctx)
-        while True:
-            pass
-
-
-class AbortAlone(Abort):
-    isolation = Isolation.PROCESS
-
-
-class ExitAlone(Exit):
-    isolation = Isolation.PROCESS
-
-
-class SpinAlone(Spin):
-    isolation = Isolation.PROCESS
-
-
 GOOD: tuple[type[Agent[Job, Done]], ...] = (Short, Steps)
-IN_WORKER: tuple[type[Poison], ...] = (Abort, Exit, Spin)
-ALONE: tuple[type[Poison], ...] = (AbortAlone, ExitAlone, SpinAlone)
-POISONS = IN_WORKER + ALONE

@@ -11,10 +11,11 @@ from datetime import datetime
 from itertools import pairwise
 
 from orchestrator.task import TERMINAL, TaskId, TaskState
-from tests.faults.agents import IN_WORKER, POISONS, proof
+from tests.faults.agents import proof
 from tests.faults.ledger import Asked, Start
 from tests.faults.orders import Death
 from tests.faults.points import Order
+from tests.faults.poisons import IN_WORKER, POISONS
 
 ENDS = frozenset(f"task.{state.value}" for state in TERMINAL)
 POISON_NAMES = frozenset(each.name for each in POISONS)

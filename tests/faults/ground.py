@@ -33,7 +33,7 @@ from tests.faults.points import DEATHS, ORDERS, Order
 from tests.faults.servers import ROOT, Servers
 from tests.support import wait_until
 
-AGENTS = "tests.faults.agents"
+AGENTS = ("tests.faults.agents", "tests.faults.poisons")
 LEASE = 2.0  # seconds
 GRACE = 1.0  # seconds before the reconciler looks at a row
 
@@ -55,6 +55,7 @@ class Slot:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.role", self.role],
                 cwd=ROOT, env=self.environment, stdout=log, stderr=log,
+                start_new_session=True,  # a poison kills its process group, which is not ours
             )  # fmt: skip
 
     def kill(self) -> int:
@@ -144,7 +145,7 @@ class Ground:
             "AURORA_DATABASE_URL": urls.database,
             "AURORA_LEASE": str(LEASE),
             "AURORA_RECONCILE_GRACE": str(GRACE),
-            "AURORA_AGENTS": AGENTS,
+            "AURORA_AGENTS": ",".join(AGENTS),
             "PYTHONPATH": str(ROOT),
             "AURORA_PORT": str(free_port()),
             NOTES: str(self.notes),
@@ -209,10 +210,10 @@ async def ground(*, servers: type[Servers] = Servers, **processes: int) -> Async
             settings = Settings(
                 redis_url=urls.redis,
                 database_url=urls.database,
-                agents=(AGENTS,),
+                agents=AGENTS,
                 lease=timedelta(seconds=LEASE),
             )
-            parts = Parts(settings, role="faults", registry=load_agents([AGENTS]))
+            parts = Parts(settings, role="faults", registry=load_agents(AGENTS))
             direct = settings.model_copy(
                 update={"database_url": SecretStr(standing.direct.database)}
             )

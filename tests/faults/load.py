@@ -57,8 +57,24 @@ class Load:
         self._done += 1
         self._since = time.monotonic()
 
+    @property
+    def progress(self) -> float:
+        """How far the faults have come: 0 to 1."""
+        return self._done / self._faults
+
+    async def calm(self, seconds: float) -> None:
+        """Submit at the same pace for so long, before the first fault and beyond `total`."""
+        wanted, done = self.total / (self._faults * self._pause) * seconds, 0
+        began = time.monotonic()
+        while (gone := time.monotonic() - began) < seconds:
+            missing = int(wanted * gone / seconds) - done
+            if missing > 0 and await self._submit([self._task() for _ in range(missing)]):
+                done += missing
+            await asyncio.sleep(0.01)
+
     async def run(self) -> None:
         """Submit until `total` are accepted."""
+        self._since = time.monotonic()
         while self.accepted < self.total:
             missing = min(self._due(), self.total) - self.accepted
             if missing <= 0:

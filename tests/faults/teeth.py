@@ -83,6 +83,13 @@ OWN = {
         "",
         "payloads",
     ),
+    "a forked worker goes on": Mutant(
+        "P6",
+        "orchestrator/app.py",
+        "        end_copies_of(loop)\n",
+        "        pass\n",
+        "poison",
+    ),
 }
 GUARDS = {**MUTANTS, **OWN}
 
