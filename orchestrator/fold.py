@@ -159,34 +159,18 @@ class _Fold:
         )
 
     def _dead_letter(self, letter: DeadLetter, event: TaskEvent, said_by: str) -> None:
-        self.writes.dead_letters.append(
-            DeadLetterRecord(
-                id=derived_id(letter.stream, letter.entry_id),
-                stream=letter.stream,
-                entry_id=letter.entry_id,
-                task_id=event.task_id if event.agent else None,
-                agent=event.agent or None,
-                reason=letter.reason,
-                detail=letter.detail,
-                fields=letter.fields,
-                created_at=event.at,
-            )
+        row = DeadLetterRecord(
+            id=derived_id(letter.stream, letter.entry_id),
+            stream=letter.stream,
+            entry_id=letter.entry_id,
+            task_id=event.task_id if event.agent else None,
+            agent=event.agent or None,
+            reason=letter.reason,
+            detail=letter.detail,
+            fields=letter.fields,
+            created_at=event.at,
         )
-        self.writes.audit.append(
-            AuditEntry(
-                id=derived_id(f"{letter.stream}:dead", letter.entry_id),
-                at=event.at,
-                action="message.dead_lettered",
-                actor=event.worker or said_by,
-                object_type="message",
-                object_id=letter.entry_id,
-                detail={
-                    "stream": letter.stream,
-                    "reason": letter.reason.value,
-                    "task_id": event.task_id,
-                },
-            )
-        )
+        self.writes.set_aside(row, actor=event.worker or said_by, task_id=event.task_id)
 
     def _crashed_before(self, record: TaskRecord, event: TaskEvent) -> None:
         """This start follows one that never ended: the lost attempt gets its line."""

@@ -170,6 +170,27 @@ class Writes:
     dead_letters: list[DeadLetterRecord] = field(default_factory=list)
     audit: list[AuditEntry] = field(default_factory=list)
 
+    def set_aside(
+        self, letter: DeadLetterRecord, *, actor: str, task_id: TaskId | None = None
+    ) -> None:
+        """Write a dead letter, and what the audit says of it."""
+        self.dead_letters.append(letter)
+        self.audit.append(
+            AuditEntry(
+                id=derived_id(f"{letter.stream}:dead", letter.entry_id),
+                at=letter.created_at,
+                action="message.dead_lettered",
+                actor=actor,
+                object_type="message",
+                object_id=letter.entry_id,
+                detail={
+                    "stream": letter.stream,
+                    "reason": letter.reason.value,
+                    "task_id": task_id,
+                },
+            )
+        )
+
 
 def accepted(task: Task, *, digest: str, now: datetime, published: bool = False) -> TaskRecord:
     """The row of a task that has just been accepted."""

@@ -80,10 +80,9 @@ class AlertHandler:
                     await self._handle([each])
                 return
             reason = error.reason if isinstance(error, Rejected) else DeadReason.UNRECORDABLE
-            letter = _letter(batch[0], reason, str(error))
-            await store_alerts(
-                self.database, [], also=Writes(dead_letters=[letter]), actor=self.consumer.name
-            )
+            aside = Writes()
+            aside.set_aside(_letter(batch[0], reason, str(error)), actor=self.consumer.name)
+            await store_alerts(self.database, [], also=aside, actor=self.consumer.name)
             return
         # Rows that exist already were published, or are the reconciler's.
         await self.publish(
@@ -128,8 +127,7 @@ class AlertHandler:
             "alert %s set aside: %s", delivery.entry_id, detail,
             extra={"event": "alert.dead_lettered"},
         )  # fmt: skip
-        writes.dead_letters.append(_letter(delivery, reason, detail))
-        writes.audit.append(_said("message.dead_lettered", delivery, detail, self.consumer.name))
+        writes.set_aside(_letter(delivery, reason, detail), actor=self.consumer.name)
 
 
 class RuleFailed(Rejected):

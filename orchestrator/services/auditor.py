@@ -68,7 +68,9 @@ class Auditor:
                 return
             logger.error("act %s set aside: %s", batch[0].entry_id, error)  # noqa: TRY400
             letter = _letter(batch[0], DeadReason.UNRECORDABLE, str(error))
-            await record(self.database, [], also=Writes(dead_letters=[letter]))
+            writes = Writes()
+            writes.set_aside(letter, actor=self.consumer.name)
+            await record(self.database, [], also=writes)
         await self.consumer.acknowledge(batch)
 
     def _writes(self, batch: Sequence[Delivery]) -> Writes:
@@ -82,7 +84,8 @@ class Auditor:
                     limit=self.max_payload,
                 )
             except Rejected as error:
-                writes.dead_letters.append(_letter(delivery, error.reason, str(error)))
+                letter = _letter(delivery, error.reason, str(error))
+                writes.set_aside(letter, actor=self.consumer.name)
                 continue
             act = _act(message)
             writes.audit.append(_entry(message.id, act))

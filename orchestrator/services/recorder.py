@@ -127,9 +127,12 @@ class Recorder:
 
     async def _write(self, batch: Sequence[Item]) -> None:
         messages = [item.message for item in batch if item.message is not None]
-        letters = [item.letter for item in batch if item.letter is not None]
+        also = Writes()
+        for item in batch:
+            if item.letter is not None:
+                also.set_aside(item.letter, actor=self.consumer.name)
         try:
-            await record(self.database, messages, also=Writes(dead_letters=letters))
+            await record(self.database, messages, also=also)
         except Unrecordable as error:
             if len(batch) > 1:
                 middle = len(batch) // 2
@@ -142,7 +145,9 @@ class Recorder:
                 extra={"event": "message.unrecordable"},
             )  # fmt: skip
             letter = _letter(refused, DeadReason.UNRECORDABLE, str(error))
-            await record(self.database, [], also=Writes(dead_letters=[letter]))
+            also = Writes()
+            also.set_aside(letter, actor=self.consumer.name)
+            await record(self.database, [], also=also)
 
     def _read(self, delivery: Delivery) -> Item:
         """The message as a value; none when it is another's to deal with, or set aside."""

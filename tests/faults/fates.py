@@ -50,6 +50,7 @@ class Record:
 
     letters: Mapping[tuple[str, str], Any]
     seen: frozenset[str]  # entry ids that the audit names
+    said: frozenset[str]  # those of them that it says were set aside
     tasks: Mapping[str, Any]
     audit: frozenset[str]
     alerts: frozenset[str]
@@ -64,6 +65,10 @@ async def read_record(ground: Ground) -> Record:
         "SELECT DISTINCT coalesce(detail->>'entry_id', object_id) AS id FROM audit_events"
         " WHERE detail->>'entry_id' IS NOT NULL OR action = 'alert.ignored'"
     )
+    said = await ground.rows(
+        "SELECT coalesce(detail->>'entry_id', object_id) AS id FROM audit_events"
+        " WHERE action IN ('message.dead_lettered', 'task.conflict')"
+    )
     tasks = await ground.rows(
         "SELECT tasks.id::text AS id, tasks.state, entry_id, output, run_at > now() AS later"
         " FROM tasks LEFT JOIN results ON results.task_id = tasks.id"
@@ -71,6 +76,7 @@ async def read_record(ground: Ground) -> Record:
     return Record(
         letters={(row.stream, row.entry_id): row for row in letters},
         seen=frozenset(row.id for row in seen),
+        said=frozenset(row.id for row in said),
         tasks={row.id: row for row in tasks},
         audit=frozenset(row.id for row in await ground.rows("SELECT id::text FROM audit_events")),
         alerts=frozenset(row.id for row in await ground.rows("SELECT id::text FROM alerts")),
@@ -182,6 +188,8 @@ def _amiss(written: Written, found: Record) -> Iterator[str]:
             yield f"{key} was none of the hostile"
         elif letter.reason not in set(DeadReason) or not letter.detail:
             yield f"{key} has no reason"
+        elif key[1] not in found.said:
+            yield f"{key} is not in the audit"
         elif letter.size > LARGEST:
             yield f"{key} keeps {letter.size} characters"
 

@@ -189,6 +189,8 @@ async def test_what_no_worker_of_ours_can_have_said_is_too_large(parts, database
         (keys.results, "too_large"), (keys.audit, "too_large"),
     }  # fmt: skip
     assert all(len(each["fields"]["data"]) <= KEPT for each in letters)
+    said = "SELECT object_id FROM audit_events WHERE action = 'message.dead_lettered'"
+    assert len(await rows(database, said)) == len(letters)
 
 
 async def test_another_act_under_a_number_that_is_taken_is_set_aside(parts, database):
