@@ -190,3 +190,5 @@ ALONE: tuple[type[Poison], ...] = (
     KillGroupAlone,
 )
 POISONS = IN_WORKER + ALONE
+# Python can still tell of these: they fail with their error. The others are dead letters.
+TOLD = (Spin, Sleep, Leave, Interrupt, Allocate)

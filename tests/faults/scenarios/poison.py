@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from tests.faults.poisons import ALONE, IN_WORKER, Fork, ForkAlone
+from tests.faults.poisons import ALONE, IN_WORKER, POISONS, TOLD, Fork, ForkAlone
 from tests.faults.scenario import Scenario, Scene
 
 BASE = 20.0  # seconds of the same load without any poison
@@ -51,6 +51,17 @@ class Poison(Scenario):
             self.left = scene.rng.sample(kinds, len(kinds))
         await scene.load.poison(self.left.pop())
 
+    async def wrong(self, scene: Scene) -> dict[str, list[str]]:
+        """Each came to the end of its own kind: its error, or a dead letter."""
+        kinds = {each.name: "failed" if issubclass(each, TOLD) else "dead" for each in POISONS}
+        rows = await scene.ground.rows(ENDED)
+        return {
+            "another end than its kind's": [
+                f"{row.id} {row.agent} {row.state} {row.error}" for row in rows
+                if row.state != kinds.get(row.agent, row.state)
+            ],
+        }  # fmt: skip
+
     async def told(self, scene: Scene) -> dict[str, float]:
         """p50 and p99 in seconds, from the submission to the recorded end, of the good tasks."""
         self.windows[-1].ended = time.time()
@@ -67,6 +78,7 @@ class Poison(Scenario):
                 f"{window.name}: p99": _share(took, 0.99),
                 f"{window.name}: p99 of waiting": _share(waited, 0.99),
                 f"{window.name}: p99 / base": round(_share(took, 0.99) / base, 2),
+                f"{window.name}: more than 2 x base": sum(each > 2 * base for each in took),
             }
         return told
 
@@ -85,6 +97,8 @@ TOOK = """SELECT extract(epoch FROM tasks.created_at)::float AS at,
 extract(epoch FROM recorded_at - tasks.created_at)::float AS took,
 (tasks.input->>'seconds')::float AS own
 FROM tasks JOIN results ON results.task_id = tasks.id WHERE tasks.agent IN ('short', 'steps')"""
+ENDED = """SELECT tasks.id::text AS id, tasks.agent, tasks.state, left(error::text, 300) AS error
+FROM tasks LEFT JOIN results ON results.task_id = tasks.id"""
 OPEN = """SELECT 1 FROM tasks WHERE agent NOT IN ('short', 'steps')
 AND state NOT IN ('succeeded', 'failed', 'dead') LIMIT 1"""
 
