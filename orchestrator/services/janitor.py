@@ -65,7 +65,9 @@ class Janitor:
     async def _trim(self, key: str, stream: Stream, *, full: bool) -> None:
         now = time.time()
         kept = stream.kept.total_seconds()
-        if kept and await size_of(self.streams, key) > RETENTION_BYTES:
+        # Where memory is short the past goes first: workers stop reading a little later, and would
+        # wait for it to grow old. (The size is a sample, and of mixed entries a poor one.)
+        if kept and (full or await size_of(self.streams, key) > RETENTION_BYTES):
             kept = 0.0
         gone, held = await trim(self.streams, key, stream, before=now - kept, pass_over=False)
         if gone:

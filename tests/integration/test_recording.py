@@ -13,6 +13,7 @@ from orchestrator.db.reconciling import OpenTasks
 from orchestrator.errors import Overloaded, TaskIdConflict
 from orchestrator.registry import AgentRegistry
 from orchestrator.services.auditor import Auditor
+from orchestrator.services.janitor import Janitor
 from orchestrator.services.reconciler import Reconciler
 from orchestrator.services.recorder import PAST_OUTPUT, Recorder
 from orchestrator.streams.message import KEPT
@@ -298,6 +299,33 @@ async def test_expired_before_it_began(parts):
 
     (row,) = await rows(parts.database, "SELECT state FROM tasks")
     assert row["state"] == "expired"
+
+
+async def test_the_past_goes_first_where_memory_is_short(parts, monkeypatch):
+    """P8: workers stop reading at 75 %; what is kept for others must not keep them from it."""
+    await parts.publisher.publish_data(
+        RESULTS, b'{"task_id":"%s","agent":"shout","event":"succeeded"}' % new_id().encode()
+    )
+    await parts.publisher.publish_data(RESULTS, b"{}")
+    key = parts.streams.keys.results
+    group = _recorder(parts)
+    await group._watch_all()
+    (done,) = await group.consumer.read(1, block=0.001)
+    await group.consumer.acknowledge([done])
+    share = 0.5
+
+    async def used():
+        return share
+
+    monkeypatch.setattr(parts.streams, "memory_share", used)
+    janitor = Janitor(parts.publisher)
+    await janitor.sweep()
+    assert await parts.streams.commands.xlen(key) == 2
+
+    share = 0.7
+    await janitor.sweep()
+
+    assert await parts.streams.commands.xlen(key) == 1  # the one that nobody has read
 
 
 async def test_submission_is_refused_while_redis_is_nearly_full(parts, monkeypatch):

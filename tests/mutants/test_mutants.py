@@ -155,6 +155,13 @@ MUTANTS = {
         "    except ZeroDivisionError:\n        return LATEST",
         "tests/unit/test_message.py::test_an_entry_id_of_no_year_is_read",
     ),
+    "the past is kept while memory is short": Mutant(
+        "P8",
+        "orchestrator/services/janitor.py",
+        "if kept and (full or await",
+        "if kept and (await",
+        f"{RECORDING}::test_the_past_goes_first_where_memory_is_short",
+    ),
     "the death of its own process is no start": Mutant(
         "P6",
         "orchestrator/runtime/completion.py",
