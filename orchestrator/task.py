@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from datetime import MAXYEAR, MINYEAR, UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any
@@ -33,12 +33,17 @@ Name = Annotated[
 _CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def sayable(moment: datetime) -> datetime:
-    """The moment, where it is one in UTC, too. Raises ValueError.
+FARTHEST = timedelta(hours=15)  # from UTC; Kiritimati's 14 is the most
 
-    Postgres takes year 1 with any offset and gives back year 0, which Python cannot say.
+
+def sayable(moment: datetime) -> datetime:
+    """The moment as Postgres takes it, where it is one in UTC, too. Raises ValueError.
+
+    Postgres takes year 1 with any offset and gives back year 0, which Python cannot say; and no
+    offset of 16 hours, which is none of this world's and which ISO 8601 can write.
     """
-    if MINYEAR < moment.year < MAXYEAR:
+    offset = moment.utcoffset() or timedelta(0)
+    if MINYEAR < moment.year < MAXYEAR and abs(offset) < FARTHEST:
         return moment
     try:
         return moment.astimezone(UTC)

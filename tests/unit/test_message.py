@@ -162,6 +162,13 @@ def test_a_moment_that_is_none_in_utc_is_refused(moment):
         decode_task(read(json.dumps({"agent": "a", "run_at": moment})))
 
 
+def test_a_moment_with_an_offset_beyond_postgres_is_put_into_utc():
+    """A flipped bit makes +20:00 of +00:00; the moment is as good as any."""
+    found = decode_task(read('{"agent":"a","run_at":"2026-01-01T20:00:00+20:00"}'))
+    assert found.run_at is not None
+    assert found.run_at.isoformat() == "2026-01-01T00:00:00+00:00"
+
+
 def test_what_a_dead_letter_keeps_is_bounded():
     """Long names, many fields, bytes that are no text: cut, the wire's own fields first."""
     many = {f"f{i}".encode(): b"\xff" * 1000 for i in range(1000)}
