@@ -147,12 +147,13 @@ class Completion:
                 kind, state = "retry", EventKind.RETRYING.value
                 run_at = ending.finished_at + outcome.delay
                 event = self._event(ending, run_at=run_at)
-                due, body = _milliseconds(run_at), _next_message(ending)
+                due = outcome.delay // timedelta(milliseconds=1)
+                body = _next_message(ending)
             case Postponed():
                 kind = "postpone"
                 assert ending.task is not None  # noqa: S101 - only a task can be postponed
                 assert ending.task.run_at is not None  # noqa: S101
-                due = _milliseconds(ending.task.run_at)
+                due = int(ending.task.run_at.timestamp() * 1000)
                 body = _message(delivery.stream, ending.task)
             case Superseded() | HandedBack():
                 kind = "drop"
@@ -250,7 +251,3 @@ def _message(stream: str, task: Task) -> bytes:
             "producer": "delayed",
         }
     )
-
-
-def _milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)

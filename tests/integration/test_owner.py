@@ -53,13 +53,15 @@ class Member:
         )  # fmt: skip
         return answer.decode()
 
-    async def finish(self, delivery: Delivery, outcome: Outcome | None = None) -> str:
+    async def finish(
+        self, delivery: Delivery, outcome: Outcome | None = None, *, slow_by: timedelta = LEASE * 0
+    ) -> str:
         task = task_of(delivery)
         self.completion.add(
             Ending(
                 delivery=delivery, outcome=outcome or Completed(b"{}"),
                 task=task, task_id=task.task_id, attempt=task.attempt + delivery.times - 1,
-                finished_at=datetime.now(UTC),
+                finished_at=datetime.now(UTC) - slow_by,
             )
         )  # fmt: skip
         self.completion.stop()
@@ -103,6 +105,19 @@ async def test_who_lost_the_entry_says_nothing_and_acknowledges_nothing(streams,
     assert [each["consumer"] for each in pending] == [b"b"]
     assert await b.finish(second) == "ok"
     assert [each.attempt for each in await ends(streams)] == [2]
+
+
+async def test_a_retry_is_due_by_the_servers_clock(streams, two, task):
+    """A worker whose own clock is an hour slow or fast delays no retry."""
+    a, _ = two
+    delivery = await a.take()
+    retrying = Retrying(Fault(type="E", message="m"), timedelta(seconds=30))
+
+    assert await a.finish(delivery, retrying, slow_by=timedelta(hours=1)) == "ok"
+
+    due = await streams.commands.zscore(streams.keys.delayed, task.task_id) / 1000
+    seconds, _ = await streams.commands.time()
+    assert 20 < due - seconds <= 31
 
 
 async def test_the_consumers_name_is_no_fence(streams, two, task):

@@ -3,9 +3,10 @@
 -- KEYS: results, delayed, delayed bodies, then for each attempt: its tasks stream, its marker.
 -- ARGV: group, consumer, marker ttl in ms, producer, timestamp, number of required groups, their
 --   names; then for each attempt ten: entry id, times delivered, kind, attempt, task id,
---   event (JSON), due in ms, body of the delayed message (JSON), state,
+--   event (JSON), when it is due, body of the delayed message (JSON), state,
 --   message id of the event.
 -- kind: "end" a terminal event; "retry" event and delayed; "postpone" delayed without an event;
+--   a retry is due in so many ms by this server's clock, what is postponed at that ms since 1970;
 --   "reject" an event about the entry, the task is not touched; "drop" only acknowledge, where the
 --   task has ended.
 -- Returns for each attempt: "ok"; "stale", this worker does not own the entry (nothing was done);
@@ -34,6 +35,12 @@ local function owned(stream, id, times, seen_attempt, attempt)
   return not seen_attempt or tonumber(seen_attempt) == attempt
 end
 
+-- By the clock that `promote` looks at: a worker's own may be wrong by hours.
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
 local answers, done = {}, {}
 local function finished(stream, id)
   done[stream] = done[stream] or {}
@@ -59,6 +66,7 @@ for i = 1, (#KEYS - 3) / 2 do
     answers[i] = 'stale'
   else
     if kind == 'retry' or kind == 'postpone' then
+      if kind == 'retry' then due = now() + tonumber(due) end
       redis.call('ZADD', KEYS[2], due, task)
       redis.call('HSET', KEYS[3], task, body)
     end
