@@ -77,7 +77,7 @@ class OpenTasks:
 
     async def _read(self, query: Select[TaskRow]) -> list[OpenTask]:
         async with self.database.session() as session:
-            return [_open(row) for row in await session.scalars(query)]
+            return [as_open(row) for row in await session.scalars(query)]
 
 
 def _is_old(older_than: timedelta) -> ColumnElement[bool]:
@@ -87,7 +87,8 @@ def _is_old(older_than: timedelta) -> ColumnElement[bool]:
     )
 
 
-def _open(row: TaskRow) -> OpenTask:
+def as_open(row: TaskRow) -> OpenTask:
+    """A row as the reconciler compares it with Redis."""
     task = None
     if row.input is not None:
         task = Task(

@@ -9,6 +9,7 @@ messages with the library's defaults).
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.resources import files
 from itertools import chain
 from typing import Any
@@ -268,6 +269,7 @@ def _options(url: str) -> dict[str, Any]:
     }
 
 
+@cache
 def _source(script: str) -> str:
     folder = files("orchestrator.streams").joinpath("scripts")
     found = folder.joinpath(f"{script}.lua").read_text("utf-8")
