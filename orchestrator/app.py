@@ -217,7 +217,7 @@ async def recorder(parts: Parts) -> list[Service]:
             renewed=settings.marker_ttl - settings.lease,
             max_payload=settings.max_payload,
         ),
-        Janitor(parts.publisher),
+        Janitor(parts.publisher, lease=settings.lease),
         Recorder(
             parts.consumer(RECORDER),
             parts.database,

@@ -19,7 +19,9 @@ SWEEP = 10.0  # seconds
 HOLD = 30.0  # seconds that the one at work is it
 FOREIGN_PATIENCE = timedelta(hours=24)
 FOREIGN_MEMORY = 0.60
-SILENT = timedelta(hours=1)  # after which a consumer with nothing pending is forgotten
+# After so many a consumer with nothing pending is forgotten: 150 s by default. One that lives after
+# all is made again by its next read.
+SILENT_LEASES = 10
 
 
 class Janitor:
@@ -27,9 +29,10 @@ class Janitor:
 
     name = "janitor"
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, *, lease: timedelta) -> None:
         """Store."""
         self.publisher = publisher
+        self.silent = SILENT_LEASES * lease
         self.streams = publisher.streams
         self._stop = Stop()
 
@@ -53,7 +56,7 @@ class Janitor:
         for key, stream in (await self._all()).items():
             await self._trim(key, stream, full=share > FOREIGN_MEMORY)
             for group in stream.groups:
-                await consumers_retired(self.streams, key, group, silent=SILENT)
+                await consumers_retired(self.streams, key, group, silent=self.silent)
 
     async def _all(self) -> dict[str, Stream]:
         keys = self.streams.keys

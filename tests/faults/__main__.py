@@ -28,7 +28,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="where everything random comes from")
     parser.add_argument("--tasks", type=int, metavar="N", help="good tasks (by scenario)")
     parser.add_argument("--faults", type=int, metavar="N", help="faults (by scenario)")
-    parser.add_argument("--minutes", type=float, metavar="M", help="as many faults as fit in")
+    parser.add_argument("--minutes", type=float, metavar="M", help="faults and tasks for so long")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
     parser.add_argument("--without", choices=GUARDS, metavar="GUARD", help="must turn it red")
     parser.add_argument("--list", action="store_true", help="what there is, with the guards")
@@ -46,13 +46,15 @@ async def break_all(chosen: argparse.Namespace) -> list[Outcome]:
     with Telling(len(chosen.scenario)) as telling:
         for name in chosen.scenario:
             scenario = SCENARIOS[name]
-            faults = chosen.faults or scenario.faults
+            faults, tasks = chosen.faults or scenario.faults, scenario.tasks
             if chosen.minutes:
-                faults = max(1, int(chosen.minutes * 60 / (sum(scenario.pause) / 2)))
+                each = sum(scenario.pause) / 2 + scenario.lasts
+                faults = max(1, int(chosen.minutes * 60 / each))
+                tasks = max(1, tasks * faults // scenario.faults)
             telling.step(name)
             try:
                 outcome = await run(
-                    scenario, seed=chosen.seed, tasks=chosen.tasks or scenario.tasks,
+                    scenario, seed=chosen.seed, tasks=chosen.tasks or tasks,
                     faults=faults, telling=telling,
                 )  # fmt: skip
             except CannotRun as why:

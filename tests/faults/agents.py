@@ -62,7 +62,7 @@ class Steps(Agent[Job, Done]):
 
 
 class Flaky(Agent[Job, Done]):
-    """Fails at its first attempt."""
+    """Fails at its first attempt, so that it waits in Redis for its retry."""
 
     retry = Retry(base=timedelta(seconds=0.1))
 

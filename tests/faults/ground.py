@@ -96,6 +96,7 @@ class Ground:
     schedulers: list[Slot] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
     others: list[Slot] = field(default_factory=list)
+    environment: Mapping[str, str] = field(default_factory=dict)
     kills: list[tuple[int, float]] = field(default_factory=list)  # pid and time.time()
 
     @property
@@ -130,13 +131,11 @@ class Ground:
 
     async def add(self, role: str, **environment: str) -> Slot:
         """Start another role beside the workers and recorders."""
-        found = await self._slot(role, len(self.others), environment)
+        found = await self._slot(role, len(self.others), **environment)
         self.others.append(found)
         return found
 
-    async def _slot(
-        self, role: str, number: int, environment: Mapping[str, str] | None = None
-    ) -> Slot:
+    async def _slot(self, role: str, number: int, **environment: str) -> Slot:
         who = f"{role}-{number}"
         urls = await self.servers.urls(who)
         ours = {k: v for k, v in os.environ.items() if not k.startswith("AURORA_")}
@@ -152,7 +151,8 @@ class Ground:
             ORDERS: str(self.order_of(role)),
             DEATHS: str(self.deaths),
             **self.servers.environment(who),
-            **(environment or {}),
+            **self.environment,
+            **environment,
         })  # fmt: skip
         found.start()
         return found
@@ -199,7 +199,12 @@ def _listens(port: int) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def ground(*, servers: type[Servers] = Servers, **processes: int) -> AsyncIterator[Ground]:
+async def ground(
+    *,
+    environment: Mapping[str, str],
+    servers: type[Servers] = Servers,
+    **processes: int,
+) -> AsyncIterator[Ground]:
     """Servers and processes (`Ground.start`), all gone at the end."""
     with tempfile.TemporaryDirectory(prefix="aurora-faults-") as directory:
         home = Path(directory)
@@ -218,7 +223,7 @@ async def ground(*, servers: type[Servers] = Servers, **processes: int) -> Async
                 update={"database_url": SecretStr(standing.direct.database)}
             )
             record = Database(direct.async_database_url, pool_size=5)
-            found = Ground(home, standing, parts, record)
+            found = Ground(home, standing, parts, record, environment=environment)
             supervisor: asyncio.Task[None] | None = None
             try:
                 await schema.upgrade(record)

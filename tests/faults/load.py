@@ -10,7 +10,7 @@ from random import Random
 from orchestrator.agent import Agent
 from orchestrator.errors import OrchestratorError
 from orchestrator.task import Durability, Task
-from tests.faults.agents import GOOD, Done, Job
+from tests.faults.agents import Done, Job
 from tests.faults.ground import Ground
 from tests.faults.ledger import Ledger
 
@@ -35,6 +35,7 @@ class Load:
         asks_again: bool = False,
         longest: float = 1.0,
         delayed: float = 0.0,
+        agents: tuple[type[Agent[Job, Done]], ...],
     ) -> None:
         self._ground = ground
         self._ledger = ledger
@@ -45,6 +46,7 @@ class Load:
         self._asks_again = asks_again
         self._longest = longest
         self._delayed = delayed
+        self._agents = agents
         self._n = 0
         self._done = 0
         self._since = time.monotonic()
@@ -120,7 +122,7 @@ class Load:
 
     def _task(self) -> Task:
         longest = self._longest if self._rng.random() < LONG_SHARE else 0.05
-        task = self._make(self._rng.choice(GOOD), self._rng.uniform(0, longest))
+        task = self._make(self._rng.choice(self._agents), self._rng.uniform(0, longest))
         if self._delayed and self._rng.random() < self._delayed:
             later = datetime.now(UTC) + timedelta(seconds=self._rng.uniform(0, DELAY))
             return task.model_copy(update={"run_at": later})

@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.task import TaskId
 from tests.benchmarks.progress import Telling
-from tests.faults.checks import Evidence, Findings, Result, judge
+from tests.faults.checks import SHOWN, Evidence, Findings, Result, judge
 from tests.faults.ground import GRACE, LEASE, Ground, ground
 from tests.faults.ledger import Ledger, read_starts
 from tests.faults.orders import read_deaths
@@ -56,20 +56,20 @@ async def run(
     telling.say("servers and processes start")
     async with ground(
         servers=scenario.servers, workers=scenario.workers, recorders=scenario.recorders,
-        apis=scenario.apis, schedulers=scenario.schedulers,
+        apis=scenario.apis, schedulers=scenario.schedulers, environment=scenario.environment,
     ) as found:  # fmt: skip
         ledger = Ledger(found.home / "ledger.jsonl")
         load = scenario.load(
             found, ledger, Random(f"{seed}:load"), total=tasks, faults=faults,
             pause=sum(scenario.pause) / 2 + scenario.lasts, durabilities=scenario.durabilities,
             asks_again=scenario.asks_again, longest=scenario.longest,
-            delayed=scenario.delayed,
+            delayed=scenario.delayed, agents=scenario.agents,
         )  # fmt: skip
         watch = Watch(found)
         watching = asyncio.create_task(watch.run())
         scene = Scene(found, load, Random(f"{seed}:faults"))
         await scenario.prepare(scene)
-        async with asyncio.TaskGroup() as group:
+        async with scenario.beside(scene) as noticed, asyncio.TaskGroup() as group:
             group.create_task(load.run())
             group.create_task(_break(scenario, scene, watch, faults, telling))
         await scenario.settle(scene)
@@ -86,15 +86,20 @@ async def run(
         further = await scenario.wrong(scene)
         evidence = await _gather(found, ledger, watch, await scenario.strangers(scene))
         findings = judge(evidence)
-        findings.wrong |= further
+        findings.wrong |= {**noticed.wrong, **further}
         if not findings.good:
             telling.note(found.logs())
+            for task_id in sorted(
+                {each[:36] for wrong in findings.wrong.values() for each in wrong[:SHOWN]}
+            ):
+                for row in await found.rows(HISTORY, task=task_id):
+                    telling.note(f"{task_id} {row.said}")
         return Outcome(
             scenario=scenario, seed=seed, faults=faults, asked=len(evidence.asked),
             accepted=len(evidence.accepted), refused=load.refused,
             open_at_last_fault=max(0, open_then), heal_seconds=healed, heal_limit=limit,
             seconds=time.monotonic() - began, worker_deaths=evidence.worker_deaths,
-            told=await scenario.told(scene), findings=findings,
+            told={**noticed.told, **await scenario.told(scene)}, findings=findings,
         )  # fmt: skip
 
 
@@ -131,6 +136,9 @@ AUDIT = """SELECT object_id AS id,
 CASE WHEN action IN ('task.queued', 'task.scheduled') AND before IS NULL THEN 'first'
 ELSE action END AS action,
 count(*) AS count FROM audit_events WHERE object_type = 'task' GROUP BY 1, 2"""
+
+HISTORY = """SELECT concat_ws(' ', at, action, actor, before, after, detail) AS said
+FROM audit_events WHERE object_id = :task ORDER BY at"""
 
 
 class Watch:

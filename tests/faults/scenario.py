@@ -1,12 +1,15 @@
 """What a scenario says of itself, and what it is handed to break things with."""
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from random import Random
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from orchestrator.agent import Agent
 from orchestrator.task import Durability, TaskId
+from tests.faults.agents import GOOD, Done, Job
 from tests.faults.ground import Ground
 from tests.faults.load import Load
 from tests.faults.servers import Servers
@@ -23,6 +26,14 @@ class Scene:
     ground: Ground
     load: Load
     rng: Random
+
+
+@dataclass
+class Noticed:
+    """What a scenario saw beside the faults: what is wrong, by kind, and what is only told."""
+
+    wrong: dict[str, list[str]] = field(default_factory=dict)
+    told: dict[str, Any] = field(default_factory=dict)
 
 
 class Scenario(ABC):
@@ -44,6 +55,8 @@ class Scenario(ABC):
     servers: ClassVar[type[Servers]] = Servers
     asks_again: ClassVar[bool] = False  # what was refused is submitted again, the same tasks
     longest: ClassVar[float] = 1.0  # seconds that a task takes, at most
+    agents: ClassVar[tuple[type[Agent[Job, Done]], ...]] = GOOD
+    environment: ClassVar[Mapping[str, str]] = {}  # on top of everybody's, for the processes
     delayed: ClassVar[float] = 0.0  # share of the tasks that are to run up to 2 s later
     # Seconds on top of three leases until everything has ended, with the reason beside it.
     patience: ClassVar[float] = 0.0
@@ -64,6 +77,11 @@ class Scenario(ABC):
         """Tasks that nobody submitted, and that `wrong` answers for in the checker's place."""
         del scene
         return frozenset()
+
+    @contextlib.asynccontextmanager
+    async def beside(self, scene: Scene) -> AsyncIterator[Noticed]:
+        """What runs for as long as the faults do; its findings are complete when it is left."""
+        yield Noticed()
 
     async def told(self, scene: Scene) -> Told:
         """Figures of its own for the verdict, once everything has healed."""

@@ -90,6 +90,29 @@ OWN = {
         "        pass\n",
         "poison",
     ),
+    "each delivery is kept": Mutant(
+        "P8",
+        "orchestrator/runtime/dispatcher.py",
+        "        flight.running = asyncio.create_task(self._fly(flight, agent))\n",
+        "        flight.running = asyncio.create_task(self._fly(flight, agent))\n"
+        # With 16 KiB of payload, so that five minutes are enough to see it.
+        '        self.__dict__.setdefault("kept", []).append((flight, bytearray(16_384)))\n',
+        "soak",
+    ),
+    "dead consumers are kept": Mutant(
+        "P8",
+        "orchestrator/streams/scripts/retire.lua",
+        "if fields['pending'] == 0 and fields['idle']",
+        "if false and fields['idle']",
+        "soak",
+    ),
+    "descriptors are kept": Mutant(
+        "P8",
+        "orchestrator/api/routes/health.py",
+        "        await streams.commands.ping()\n",
+        '        await streams.commands.ping()\n        __import__("os").dup(0)\n',
+        "soak",
+    ),
 }
 GUARDS = {**MUTANTS, **OWN}
 

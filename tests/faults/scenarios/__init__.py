@@ -20,6 +20,7 @@ from tests.faults.scenarios.recorder_kill import RecorderKill
 from tests.faults.scenarios.redis_restart import RedisRestart
 from tests.faults.scenarios.reply_loss import ReplyLoss
 from tests.faults.scenarios.schedulers import Schedulers
+from tests.faults.scenarios.soak import Soak
 from tests.faults.scenarios.worker_fail_points import WorkerFailPoints
 from tests.faults.scenarios.worker_kill import WorkerKill
 from tests.faults.scenarios.zombie import Zombie
@@ -31,6 +32,6 @@ SCENARIOS: dict[str, Scenario] = {
         GroupDestroyed(), PostgresCut(), PostgresKill(), Poison(), Mix(),
         ReplyLoss(), Partition(), Failover(), ClockJumps(),
         RecorderFailPoints(), WorkerFailPoints(), ApiKill(), Schedulers(),
-        Malformed(), Duplicates(), Payloads(),
+        Malformed(), Duplicates(), Payloads(), Soak(),
     )
 }  # fmt: skip
