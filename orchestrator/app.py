@@ -22,6 +22,7 @@ from orchestrator.runtime.dispatcher import Dispatcher, Limits
 from orchestrator.runtime.forked import end_copies_of
 from orchestrator.runtime.isolated import IsolatedRunner
 from orchestrator.runtime.lease import Lease
+from orchestrator.runtime.room import Room
 from orchestrator.runtime.runner import Runner
 from orchestrator.runtime.service import Service, run_services
 from orchestrator.runtime.submitter import TaskSubmitter
@@ -114,8 +115,12 @@ class Parts:
             arbiter=self.arbiter,
             durability=self.settings.durability,
             max_payload=self.settings.max_payload,
-            max_backlog=self.settings.max_backlog,
+            room=self.room,
         )
+
+    @cached_property
+    def room(self) -> Room:
+        return Room(self.streams, max_backlog=self.settings.max_backlog)
 
     def consumer(self, group: str) -> Consumer:
         """A new member of a group, under this process' name."""
@@ -213,6 +218,7 @@ async def recorder(parts: Parts) -> list[Service]:
             OpenTasks(parts.database),
             parts.publisher,
             parts.arbiter,
+            parts.room,
             grace=settings.reconcile_grace,
             renewed=settings.marker_ttl - settings.lease,
             max_payload=settings.max_payload,

@@ -18,6 +18,7 @@ from orchestrator.db import keys
 from orchestrator.db.session import Database
 from orchestrator.db.tasks import TaskStore
 from orchestrator.registry import AgentRegistry
+from orchestrator.runtime.room import Room
 from orchestrator.runtime.submitter import TaskSubmitter
 from orchestrator.settings import Settings
 from orchestrator.streams.arbiter import Arbiter
@@ -106,7 +107,7 @@ async def serving(settings: Settings, database: Database, streams: Streams) -> A
             arbiter=Arbiter(streams, ttl=timedelta(minutes=1)),
             durability=settings.durability,
             max_payload=settings.max_payload,
-            max_backlog=1_000_000,
+            room=Room(streams, max_backlog=1_000_000),
         ),
         registry=AgentRegistry([Echo, Anything]),
     )

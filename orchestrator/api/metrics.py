@@ -160,6 +160,10 @@ def _of_record(record: RecordStatistics) -> Iterator[Metric]:
     )
     for queue in sorted({"default", *record.oldest_waiting}):
         waiting.add_metric([queue], record.oldest_waiting.get(queue, 0.0))
+    unpublished = GaugeMetricFamily(
+        "aurora_tasks_unpublished", "Accepted tasks that wait in Postgres for room in Redis."
+    )
+    unpublished.add_metric([], record.unpublished)
     letters = GaugeMetricFamily("aurora_dead_letters_open", "Dead letters nobody has dealt with.")
     letters.add_metric([], record.dead_letters_open)
-    yield from (tasks, waiting, letters)
+    yield from (tasks, waiting, unpublished, letters)

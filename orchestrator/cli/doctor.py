@@ -81,6 +81,7 @@ async def _checks() -> AsyncIterator[Check]:
         if redis.ok:
             yield await _check("groups", _groups(parts), fix="start: aurora up")
             yield await _check("queues", _queues(parts))
+            yield await _check("room", _room(parts), fix="start more workers, or wait")
         postgres = await _check(
             "Postgres", _postgres(parts),
             fix="start it, or set AURORA_DATABASE_URL; `aurora dev` brings its own",
@@ -133,6 +134,12 @@ async def _queues(parts: "Parts") -> str:
     if waiting:
         raise OrchestratorError("; ".join(waiting))
     return "nothing waits without a reader"
+
+
+async def _room(parts: "Parts") -> str:
+    if (why := await parts.room.refusal()) is not None:
+        raise OrchestratorError(f"new tasks are refused: {why}")
+    return "new tasks are accepted"
 
 
 def _required(parts: "Parts", key: str) -> tuple[str, ...]:

@@ -20,6 +20,10 @@ _OLDEST = text(
     f" WHERE {OPEN} AND state IN ('scheduled', 'queued', 'retrying')"
     " AND coalesce(run_at, created_at) <= now() GROUP BY queue"
 )
+# Accepted, and the recorder has seen no message of it: on its way, or waiting for room in Redis.
+_UNPUBLISHED = text(
+    f"SELECT count(*) FROM tasks WHERE {OPEN} AND published_at IS NULL"  # noqa: S608 - constants
+)
 _LETTERS = text("SELECT count(*) FROM dead_letters WHERE closed_at IS NULL")
 
 
@@ -29,13 +33,18 @@ class RecordStatistics:
 
     tasks: Mapping[str, int]  # state -> tasks; every state but `succeeded`
     oldest_waiting: Mapping[str, float]  # queue -> seconds, of the queues where a task waits
+    unpublished: int
     dead_letters_open: int
 
 
 async def read(database: Database) -> RecordStatistics:
-    """Three short queries in one transaction. Raises Unavailable."""
+    """Four short queries in one transaction. Raises Unavailable."""
     async with database.transaction() as connection:
         tasks = {state: int(count) for state, count in await connection.execute(_BY_STATE)}
         oldest = {queue: float(age) for queue, age in await connection.execute(_OLDEST)}
+        unpublished = await connection.scalar(_UNPUBLISHED)
         letters = await connection.scalar(_LETTERS)
-    return RecordStatistics(tasks=tasks, oldest_waiting=oldest, dead_letters_open=int(letters or 0))
+    return RecordStatistics(
+        tasks=tasks, oldest_waiting=oldest, unpublished=int(unpublished or 0),
+        dead_letters_open=int(letters or 0),
+    )  # fmt: skip

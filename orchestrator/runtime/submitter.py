@@ -6,7 +6,6 @@ The API, the scheduler, `delay()` and agents that start agents all submit throug
 import asyncio
 import contextlib
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from orchestrator.client import Receipt
 from orchestrator.errors import Overloaded, TaskNotFound, Unavailable
 from orchestrator.event import EventKind, TaskEvent
 from orchestrator.runtime.group_commit import GroupCommit
+from orchestrator.runtime.room import Room
 from orchestrator.streams.arbiter import Arbiter
 from orchestrator.streams.message import check_size
 from orchestrator.streams.publisher import Publisher
@@ -24,10 +24,8 @@ from orchestrator.task import Durability, Task, TaskId, TaskState
 
 logger = logging.getLogger("aurora.submitter")
 
-REFUSE_AT = 0.70  # of Redis' maxmemory; workers stop reading at 0.75, completions never stop
-RETRY_AFTER = 10  # seconds that a refused caller should wait
 RECENT = 10_000  # tasks that may not be recorded yet
-LOOK_EVERY = 1.0  # seconds between looks at Redis' load, and at Postgres while waiting
+LOOK_EVERY = 1.0  # seconds between looks at Postgres while waiting
 
 
 class Store(Protocol):
@@ -67,24 +65,21 @@ class TaskSubmitter:
         arbiter: Arbiter,
         durability: Durability,
         max_payload: int,
-        max_backlog: int,
+        room: Room,
     ) -> None:
         """Store. `store` is called when the record is first needed: it loads SQLAlchemy."""
         self.publisher = publisher
         self.durability = durability
         self.max_payload = max_payload
-        self.max_backlog = max_backlog
+        self.room = room
         self._store = store
         self._tail = tail
         self._arbiter = arbiter
         self._group_commit = GroupCommit(
-            commit=lambda asked: store().accept_new(asked), publish=self._publish_accepted
+            commit=lambda asked: store().accept_new(asked), publish=self._publish
         )
         # Agents of tasks that the stream alone has accepted: the recorder may not know them yet.
         self._recent: OrderedDict[TaskId, str] = OrderedDict()
-        self._looked_at_load = 0.0
-        self._memory_share = 0.0
-        self._backlog = 0
 
     async def submit(
         self, task: Task, *, durability: Durability | None = None, session: Any = None
@@ -139,8 +134,21 @@ class TaskSubmitter:
         await self._group_commit.close()
 
     async def publish_accepted(self, tasks: Sequence[Task]) -> None:
-        """Publish tasks whose rows are committed; what fails is the reconciler's."""
-        await self._publish_accepted(tasks)
+        """Publish tasks whose rows are committed, as many as there is room for.
+
+        The others wait in Postgres; the reconciler publishes them when there is.
+        """
+        if not tasks:
+            return
+        try:
+            room = await self.room.for_accepted()
+        except Unavailable as error:
+            _deferred(len(tasks), error)
+            return
+        if room < len(tasks):
+            _deferred(len(tasks) - room, "Redis has all that it may hold")
+        self.room.given(min(room, len(tasks)))
+        await self._publish(tasks[:room])
 
     async def ended(
         self,
@@ -194,26 +202,11 @@ class TaskSubmitter:
             return state
 
     async def _admit(self, tasks: int, durability: Durability) -> None:
-        """Refuse while Redis is nearly full, or too much waits: completions must find room."""
-        if time.monotonic() - self._looked_at_load > LOOK_EVERY:
-            try:
-                self._memory_share = await self.publisher.streams.memory_share()
-                self._backlog = await self.publisher.streams.backlog()
-            except Unavailable:
-                if durability is Durability.STREAM:
-                    raise
-                self._memory_share, self._backlog = 0.0, 0  # the row is what accepts
-            self._looked_at_load = time.monotonic()
-        if self._memory_share >= REFUSE_AT:
-            raise Overloaded(
-                f"Redis uses {self._memory_share:.0%} of its memory", retry_after=RETRY_AFTER
-            )
-        if self._backlog >= self.max_backlog:
-            raise Overloaded(
-                f"{self._backlog} tasks wait already (AURORA_MAX_BACKLOG={self.max_backlog})",
-                retry_after=RETRY_AFTER,
-            )
-        self._backlog += tasks
+        try:
+            await self.room.admit(tasks)
+        except Unavailable:
+            if durability is Durability.STREAM:
+                raise
 
     async def _accept(
         self, tasks: Sequence[Task], *, actor: str
@@ -224,20 +217,15 @@ class TaskSubmitter:
             if entries is not None:
                 return {tasks[0].task_id: True}, entries
         created = await self._store().accept(tasks, actor=actor)
-        return created, await self._publish_accepted(
-            [task for task in tasks if created[task.task_id]]
-        )
+        return created, await self._publish([task for task in tasks if created[task.task_id]])
 
-    async def _publish_accepted(self, tasks: Sequence[Task]) -> Mapping[TaskId, str]:
+    async def _publish(self, tasks: Sequence[Task]) -> Mapping[TaskId, str]:
         if not tasks:
             return {}
         try:
             entry_ids = await self.publisher.publish_many(tasks)
         except (Unavailable, Overloaded) as error:
-            logger.warning(
-                "accepted %d tasks, to be published later: %s", len(tasks), error,
-                extra={"event": "publish.deferred"},
-            )  # fmt: skip
+            _deferred(len(tasks), error)
             return {}
         return {task.task_id: entry for task, entry in zip(tasks, entry_ids, strict=True)}
 
@@ -282,6 +270,13 @@ class TaskSubmitter:
         self._recent.update({task.task_id: task.agent for task in tasks[-RECENT:]})
         while len(self._recent) > RECENT:
             self._recent.popitem(last=False)
+
+
+def _deferred(tasks: int, why: object) -> None:
+    logger.warning(
+        "accepted %d tasks, to be published later: %s", tasks, why,
+        extra={"event": "publish.deferred"},
+    )  # fmt: skip
 
 
 def _first_state(task: Task) -> TaskState:

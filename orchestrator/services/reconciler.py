@@ -2,7 +2,8 @@
 
 A task is published again only if its message is gone, it is not delayed, and the recorder has since
 committed past everything that the streams held at that observation; then the row is read again.
-So a slow recorder never causes a second execution.
+So a slow recorder never causes a second execution. What was accepted while Redis had all that it
+may hold is published here, too, as room becomes free; that is no loss.
 """
 
 import logging
@@ -14,6 +15,7 @@ from orchestrator.db.reconciling import Cursor, OpenTasks
 from orchestrator.errors import DeadReason, PayloadTooLarge
 from orchestrator.event import EventKind, TaskEvent
 from orchestrator.record import OpenTask
+from orchestrator.runtime.room import Room
 from orchestrator.runtime.service import Stop, every
 from orchestrator.streams.arbiter import Arbiter
 from orchestrator.streams.message import check_size
@@ -46,6 +48,7 @@ class Reconciler:
         tasks: OpenTasks,
         publisher: Publisher,
         arbiter: Arbiter,
+        room: Room,
         *,
         grace: timedelta,
         renewed: timedelta,
@@ -59,6 +62,7 @@ class Reconciler:
         self.publisher = publisher
         self.streams = publisher.streams
         self.arbiter = arbiter
+        self.room = room
         self.grace = grace
         self.renewed = renewed
         self.max_payload = max_payload
@@ -79,12 +83,16 @@ class Reconciler:
         if not await self.streams.hold(self.name, self.publisher.producer, seconds=HOLD):
             return
         await self._end_overdue()
+        room = await self.room.for_accepted()
+        if not room:
+            self._observed = None  # by then another look is due
+            return
         if self._observed is not None:
             if not await recorded_past(self.streams, self._observed.marks):
                 return  # the recorder is behind: nothing can be said yet
             # Forgotten first: should publishing fail half way, it begins with another look.
             rows, self._observed = self._observed.rows, None
-            await self._bring_on(rows)
+            await self._bring_on(rows, most=room)
         self._observed = await self._observe()
 
     async def _observe(self) -> Observation | None:
@@ -109,20 +117,33 @@ class Reconciler:
         )
         return Observation(lost, marks) if lost else None
 
-    async def _bring_on(self, rows: Sequence[OpenTask]) -> None:
+    async def _bring_on(self, rows: Sequence[OpenTask], *, most: int) -> None:
         now = await self.tasks.again([row.task_id for row in rows])
-        unchanged = [row for row in rows if now.get(row.task_id) == row]
-        if not unchanged:
+        unchanged = [row for row in rows if now.get(row.task_id) == row][:most]
+        messages = {
+            row.task_id: found for row in unchanged if (found := await self._next_message(row))
+        }
+        if not messages:
             return
-        messages = [found for row in unchanged if (found := await self._next_message(row))]
         # An end that never reached Postgres would keep the task from running again.
-        await self.arbiter.forget([message.task_id for message in messages])
-        await self.publisher.publish_many(messages)
-        logger.warning(
-            "published %d tasks again whose messages were lost", len(messages),
-            extra={"event": "tasks.republished"},
-        )  # fmt: skip
-        for message in messages:
+        await self.arbiter.forget(list(messages))
+        self.room.given(len(messages))
+        await self.publisher.publish_many(list(messages.values()))
+        # No message of the others was ever seen: they waited for room, or for Redis.
+        lost = [
+            messages[row.task_id] for row in unchanged if row.entry_id and row.task_id in messages
+        ]
+        if late := len(messages) - len(lost):
+            logger.info(
+                "published %d tasks that had been accepted before", late,
+                extra={"event": "tasks.published_late"},
+            )  # fmt: skip
+        if lost:
+            logger.warning(
+                "published %d tasks again whose messages were lost", len(lost),
+                extra={"event": "tasks.republished"},
+            )  # fmt: skip
+        for message in lost:
             await self.publisher.audit(
                 "task.republished",
                 object_type="task",

@@ -170,10 +170,11 @@ class Streams:
         return int(info["used_memory"]) / limit if limit else 0.0
 
     async def backlog(self) -> int:
-        """Entries on the lanes of all queues: tasks that wait, run, or are not recorded yet."""
+        """Tasks in Redis, of all queues: they wait, are delayed, run, or are not recorded yet."""
         queues = await self.queues()
         with translated():
             pipe = self.commands.pipeline(transaction=False)
+            pipe.zcard(self.keys.delayed)
             for queue in queues:
                 for lane in self.keys.lanes(queue):
                     pipe.xlen(lane)

@@ -43,6 +43,21 @@ async def test_ready_when_servers_schema_and_groups_are_there(api: Api):
     assert checks == {"redis": True, "postgres": True, "schema": True, "groups": True}
 
 
+async def test_ready_and_refusing_new_tasks(api: Api):
+    """P8: told, and no reason to take the process out of service."""
+    await api.parts.streams.ensure_all_groups()
+    await api.submit()
+    api.parts.submitter.room.max_backlog = 1
+
+    async with api.anonymous() as client:
+        ready = await client.get("/readyz")
+
+    assert ready.status_code == 200
+    said = {each["name"]: each["said"] for each in ready.json()["checks"]}
+    assert said["room"] == "no new tasks for now: 1 tasks wait already (AURORA_MAX_BACKLOG=1)"
+    assert (await _metrics(api))["aurora_tasks_unpublished"] == 1  # no recorder has seen it
+
+
 async def test_not_ready_without_groups_or_schema(api: Api):
     """503 names the check that fails and what would be right."""
     async with api.parts.database.transaction() as connection:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -35,7 +36,7 @@ async def parts(settings, streams):
 
 def reconciler(parts: Parts) -> Reconciler:
     return Reconciler(
-        OpenTasks(parts.database), parts.publisher, parts.arbiter, grace=timedelta(0),
+        OpenTasks(parts.database), parts.publisher, parts.arbiter, parts.room, grace=timedelta(0),
         renewed=timedelta(hours=1), max_payload=parts.settings.max_payload,
     )  # fmt: skip
 
@@ -343,8 +344,8 @@ async def test_submission_is_refused_while_redis_is_nearly_full(parts, monkeypat
 @pytest.mark.parametrize("durability", Durability)
 async def test_submission_is_refused_while_too_much_waits(parts, durability):
     """P8: without workers the backlog ends at its limit; what was refused is not kept."""
-    submitter = parts.submitter
-    submitter.max_backlog = 3
+    submitter, room = parts.submitter, parts.room
+    room.max_backlog = 3
     for n in range(3):
         await submitter.submit(Shout.task(Text(text=str(n))), durability=durability)
     with pytest.raises(Overloaded, match="AURORA_MAX_BACKLOG=3") as refused:
@@ -353,9 +354,9 @@ async def test_submission_is_refused_while_too_much_waits(parts, durability):
     assert await length(parts) == 3
     assert len(await rows(parts.database, "SELECT * FROM tasks")) in (0, 3)
 
-    submitter._looked_at_load = 0.0  # a second later
+    room._looked_at = -math.inf  # a second later
     with pytest.raises(Overloaded):
         await submitter.submit_many([Shout.task(Text(text="x"))], durability=durability)
     await parts.streams.commands.xtrim(parts.streams.keys.tasks, maxlen=0, approximate=False)
-    submitter._looked_at_load = 0.0
+    room._looked_at = -math.inf
     await submitter.submit(Shout.task(Text(text="x")), durability=durability)

@@ -14,6 +14,7 @@ from tests.mutants.removal import Mutant, take_away
 
 OWNER = "tests/integration/test_owner.py"
 RECORDING = "tests/integration/test_recording.py"
+BACKPRESSURE = "tests/integration/test_backpressure.py"
 ISOLATION = "tests/integration/test_isolation.py"
 RULES = "tests/unit/test_rules.py"
 ATTACKS = "tests/integration/test_attacks.py"
@@ -95,7 +96,7 @@ MUTANTS = {
     "no reconciler": Mutant(
         "P1",
         "orchestrator/services/reconciler.py",
-        "        await self.publisher.publish_many(messages)\n",
+        "        await self.publisher.publish_many(list(messages.values()))\n",
         "",
         f"{RECORDING}::test_a_row_without_a_message_is_published",
     ),
@@ -213,17 +214,59 @@ MUTANTS = {
     ),
     "no admission control": Mutant(
         "P8",
-        "orchestrator/runtime/submitter.py",
+        "orchestrator/runtime/room.py",
         "if self._memory_share >= REFUSE_AT:",
         "if False:",
         f"{RECORDING}::test_submission_is_refused_while_redis_is_nearly_full",
     ),
     "a backlog without end": Mutant(
         "P8",
-        "orchestrator/runtime/submitter.py",
+        "orchestrator/runtime/room.py",
         "if self._backlog >= self.max_backlog:",
         "if False:",
         f"{RECORDING}::test_submission_is_refused_while_too_much_waits",
+    ),
+    "what is accepted is published past every limit": Mutant(
+        "P8",
+        "orchestrator/runtime/submitter.py",
+        "await self._publish(tasks[:room])",
+        "await self._publish(tasks)",
+        f"{BACKPRESSURE}::test_what_is_accepted_waits_in_postgres_while_redis_has_its_fill",
+    ),
+    "the reconciler publishes past every limit": Mutant(
+        "P8",
+        "orchestrator/services/reconciler.py",
+        "if now.get(row.task_id) == row][:most]",
+        "if now.get(row.task_id) == row]",
+        f"{BACKPRESSURE}::test_what_is_accepted_waits_in_postgres_while_redis_has_its_fill",
+    ),
+    "the reconciler fills the last of the memory": Mutant(
+        "P8",
+        "orchestrator/runtime/room.py",
+        "if self._memory_share >= DEFER_AT:",
+        "if False:",
+        f"{BACKPRESSURE}::test_what_is_accepted_waits_in_postgres_while_redis_is_nearly_full",
+    ),
+    "workers read on while Redis is nearly full": Mutant(
+        "P8",
+        "orchestrator/runtime/dispatcher.py",
+        "        if share >= STOP_READING_AT:\n",
+        "        if False:\n",
+        f"{BACKPRESSURE}::test_a_worker_stops_reading_before_redis_is_full",
+    ),
+    "workers read on while the recorder is far behind": Mutant(
+        "P8",
+        "orchestrator/runtime/dispatcher.py",
+        "elif lag >= RECORDER_LAG:",
+        "elif False:",
+        f"{BACKPRESSURE}::test_a_worker_stops_reading_before_redis_is_full",
+    ),
+    "nobody tidies while Redis is full": Mutant(
+        "P8",
+        "orchestrator/streams/scripts/hold.lua",
+        "#!lua flags=allow-oom",
+        "#!lua",
+        f"{BACKPRESSURE}::test_redis_is_tidied_although_it_is_full",
     ),
     "two recorders tell of one beginning twice": Mutant(
         "P4",

@@ -18,7 +18,7 @@ from orchestrator.api.schemas import AlertOut, AlertsAccepted, AlertSummary
 from orchestrator.db import listing
 from orchestrator.db.keys import Scope
 from orchestrator.errors import Overloaded, PayloadTooLarge, Rejected
-from orchestrator.runtime.submitter import REFUSE_AT
+from orchestrator.runtime.room import REFUSE_AT
 from orchestrator.streams.names import ALERTS, CPS_ALERTS, Stream
 from orchestrator.task import new_id
 

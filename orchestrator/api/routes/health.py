@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -13,7 +14,8 @@ from orchestrator.api.parts import ApiParts
 from orchestrator.api.problems import Problem
 from orchestrator.api.recently import Recently
 from orchestrator.db import schema
-from orchestrator.errors import OrchestratorError, SchemaNotAtHead
+from orchestrator.errors import OrchestratorError, SchemaNotAtHead, Unavailable
+from orchestrator.runtime.room import Room
 from orchestrator.streams.connection import Streams, translated
 from orchestrator.streams.statistics import missing_groups
 
@@ -54,13 +56,18 @@ class Readiness:
 
     async def _look(self) -> Ready:
         parts = self._parts
-        checks = await asyncio.gather(
+        gathered = await asyncio.gather(
             _check("redis", _ping(parts.streams)),
             _check("postgres", parts.database.ping()),
             _check("schema", schema.check(parts.database)),
             _check("groups", _groups(parts.streams)),
         )
-        return Ready(ready=all(each.ok for each in checks), checks=list(checks))
+        checks = list(gathered)
+        if checks[0].ok and (why := await _refusal(parts.submitter.room)) is not None:
+            # No reason to take this process out of service: reading goes on, and a submission
+            # gets an answer of its own.
+            checks.append(Check(name="room", ok=True, said=f"no new tasks for now: {why}"))
+        return Ready(ready=all(each.ok for each in checks), checks=checks)
 
 
 @router.get("/livez", operation_id="livez")
@@ -105,6 +112,13 @@ async def _check(name: str, asking: Awaitable[Any]) -> Check:
         logger.warning("not ready: %s: %s", name, error, extra={"event": "readyz.failed"})
         return Check(name=name, ok=False, said="not available; the log says why")
     return Check(name=name, ok=True, said="ok")
+
+
+async def _refusal(room: Room) -> str | None:
+    with suppress(Unavailable, TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            return await room.refusal()
+    return None
 
 
 class _GroupsMissing(OrchestratorError):

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- One holder of a name at a time: taken when free, renewed by its holder, free again after the ttl.
 -- KEYS: the name's key.  ARGV: holder, ttl in ms.  Returns 1 for the holder.
 local holder = redis.call('GET', KEYS[1])
