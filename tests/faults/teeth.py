@@ -106,6 +106,20 @@ OWN = {
         "if false and fields['idle']",
         "soak",
     ),
+    "nothing is finished at SIGTERM": Mutant(
+        "P5",
+        "orchestrator/runtime/dispatcher.py",
+        "        while self._flights and time.monotonic() - began <",
+        "        while False and time.monotonic() - began <",
+        "rolling-restart",
+    ),
+    "completions are refused, too": Mutant(
+        "P8",
+        "orchestrator/streams/scripts/finish.lua",
+        "#!lua flags=allow-oom",
+        "#!lua",
+        "maxmemory",
+    ),
     "descriptors are kept": Mutant(
         "P8",
         "orchestrator/api/routes/health.py",

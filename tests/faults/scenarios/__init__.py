@@ -8,6 +8,7 @@ from tests.faults.scenarios.failover import Failover
 from tests.faults.scenarios.flushall import FlushAll
 from tests.faults.scenarios.group_destroyed import GroupDestroyed
 from tests.faults.scenarios.malformed import Malformed
+from tests.faults.scenarios.max_memory import MaxMemory
 from tests.faults.scenarios.mix import Mix
 from tests.faults.scenarios.partition import Partition
 from tests.faults.scenarios.payloads import Payloads
@@ -19,6 +20,7 @@ from tests.faults.scenarios.recorder_fail_points import RecorderFailPoints
 from tests.faults.scenarios.recorder_kill import RecorderKill
 from tests.faults.scenarios.redis_restart import RedisRestart
 from tests.faults.scenarios.reply_loss import ReplyLoss
+from tests.faults.scenarios.rolling_restart import RollingRestart
 from tests.faults.scenarios.schedulers import Schedulers
 from tests.faults.scenarios.soak import Soak
 from tests.faults.scenarios.worker_fail_points import WorkerFailPoints
@@ -33,5 +35,6 @@ SCENARIOS: dict[str, Scenario] = {
         ReplyLoss(), Partition(), Failover(), ClockJumps(),
         RecorderFailPoints(), WorkerFailPoints(), ApiKill(), Schedulers(),
         Malformed(), Duplicates(), Payloads(), Soak(),
+        ReplyLoss(), Partition(), Failover(), ClockJumps(), Soak(), MaxMemory(), RollingRestart(),
     )
 }  # fmt: skip
