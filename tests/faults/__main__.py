@@ -14,7 +14,7 @@ from rich.console import Console
 
 from orchestrator.cli.opening import run_long
 from tests.benchmarks.progress import Telling
-from tests.faults import report
+from tests.faults import mounts, report
 from tests.faults.run import Outcome, run
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.servers import CannotRun
@@ -65,6 +65,17 @@ async def break_all(chosen: argparse.Namespace) -> list[Outcome]:
     return outcomes
 
 
+def _with_mounts(chosen: argparse.Namespace, console: Console) -> bool:
+    """See to it that what is chosen may mount, or take it out, loudly; False if nothing is left."""
+    mounting = [name for name in chosen.scenario if SCENARIOS[name].mounts]
+    if mounting and mounts.INSIDE not in os.environ:
+        if mounts.possible():
+            mounts.begin_again_inside()
+        console.print(f"[red]NOT RUN: {', '.join(mounting)}: this user may not mount")
+        chosen.scenario = [name for name in chosen.scenario if name not in mounting]
+    return bool(chosen.scenario)
+
+
 def main() -> int:
     """Break, print, write; 1 where a promise broke."""
     chosen = arguments()
@@ -81,6 +92,8 @@ def main() -> int:
         return run_without(
             chosen.without, given[:at] + given[at + (given[at] == "--without") + 1 :]
         )
+    if not _with_mounts(chosen, console):
+        return 2
     # A user's own settings would be tested instead of the defaults.
     for name in [each for each in os.environ if each.startswith("AURORA_")]:
         if not name.startswith("AURORA_TEST_"):

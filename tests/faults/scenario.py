@@ -58,6 +58,7 @@ class Scenario(ABC):
     agents: ClassVar[tuple[type[Agent[Job, Done]], ...]] = GOOD
     environment: ClassVar[Mapping[str, str]] = {}  # on top of everybody's, for the processes
     delayed: ClassVar[float] = 0.0  # share of the tasks that are to run up to 2 s later
+    mounts: ClassVar[bool] = False  # needs a user who may mount
     # Seconds on top of three leases until everything has ended, with the reason beside it.
     patience: ClassVar[float] = 0.0
 

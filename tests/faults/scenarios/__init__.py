@@ -3,6 +3,7 @@
 from tests.faults.scenario import Scenario
 from tests.faults.scenarios.api_kill import ApiKill
 from tests.faults.scenarios.clock_jumps import ClockJumps
+from tests.faults.scenarios.disk_full import DiskFull
 from tests.faults.scenarios.duplicates import Duplicates
 from tests.faults.scenarios.failover import Failover
 from tests.faults.scenarios.flushall import FlushAll
@@ -36,5 +37,7 @@ SCENARIOS: dict[str, Scenario] = {
         RecorderFailPoints(), WorkerFailPoints(), ApiKill(), Schedulers(),
         Malformed(), Duplicates(), Payloads(), Soak(),
         ReplyLoss(), Partition(), Failover(), ClockJumps(), Soak(), MaxMemory(), RollingRestart(),
+        ReplyLoss(), Partition(), Failover(), ClockJumps(), Soak(),
+        MaxMemory(), RollingRestart(), DiskFull(),
     )
 }  # fmt: skip
