@@ -4,9 +4,11 @@ Breaks real processes and servers by the seed, lets them heal, and tells whether
 """
 
 import argparse
+import asyncio
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -43,6 +45,9 @@ def arguments() -> argparse.Namespace:
 async def break_all(chosen: argparse.Namespace) -> list[Outcome]:
     """Each scenario in turn."""
     outcomes = []
+    # As Ctrl-C does: what was started is ended, and what was mounted unmounted.
+    if (ours := asyncio.current_task()) is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ours.cancel)
     with Telling(len(chosen.scenario)) as telling:
         for name in chosen.scenario:
             scenario = SCENARIOS[name]
@@ -100,7 +105,11 @@ def main() -> int:
             del os.environ[name]
     # What the client says of servers that are away is what was asked for.
     logging.getLogger("aurora").addHandler(logging.NullHandler())
-    outcomes = run_long(break_all(chosen))
+    try:
+        outcomes = run_long(break_all(chosen))
+    except asyncio.CancelledError:
+        console.print("[red]ended by SIGTERM")
+        return 128 + signal.SIGTERM
     for outcome in outcomes:
         console.print(report.table(outcome))
     if chosen.json:

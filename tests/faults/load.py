@@ -14,7 +14,6 @@ from tests.faults.agents import Done, Job
 from tests.faults.ground import Ground
 from tests.faults.ledger import Ledger
 
-BATCH = 20  # tasks a submission, at most
 DELAY = 2.0  # seconds, at most
 LONG_SHARE = 0.15  # of the tasks run long enough to be met by a fault for certain
 
@@ -36,6 +35,7 @@ class Load:
         longest: float = 1.0,
         delayed: float = 0.0,
         agents: tuple[type[Agent[Job, Done]], ...],
+        batch: int,
     ) -> None:
         self._ground = ground
         self._ledger = ledger
@@ -47,6 +47,7 @@ class Load:
         self._longest = longest
         self._delayed = delayed
         self._agents = agents
+        self._batch = batch
         self._n = 0
         self._done = 0
         self._since = time.monotonic()
@@ -82,7 +83,7 @@ class Load:
             if missing <= 0:
                 await asyncio.sleep(0.01)
                 continue
-            count = min(missing, self._rng.randint(1, BATCH))
+            count = min(missing, self._rng.randint(1, self._batch))
             tasks = self._tasks(count)
             while (accepted := await self._submit(tasks)) < count:
                 self.refused += count - accepted

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -22,7 +22,7 @@ from orchestrator.streams.connection import translated
 from tests.faults.ground import Ground, Slot
 
 EVERY = 2.0  # seconds
-LEAST = 10  # samples in a quarter: with fewer nothing can be said
+LEAST = 5  # samples in a quarter: with fewer nothing can be said
 Sample = dict[str, float]
 
 
@@ -39,6 +39,7 @@ class Limit:
 # shows in an hour when it takes half of what is allowed here in ten minutes.
 LIMITS = {
     # A tenth of a worker's 80 MB in half an hour at 10 tasks/s: 450 bytes a task would be found.
+    "rss": Limit(1.10, 0),
     "memory": Limit(1.10, 0),
     # Pools open their connections when they first need them, up to eight (Redis), ten (Postgres).
     "descriptors": Limit(1.0, 8),
@@ -55,16 +56,19 @@ LIMITS = {
 }
 
 
-def grown(samples: Sequence[tuple[float, Sample]]) -> dict[str, tuple[float, float]]:
+def grown(
+    samples: Sequence[tuple[float, Sample]], *, limits: Mapping[str, Limit] = LIMITS
+) -> dict[str, tuple[float, float]]:
     """What exceeds its limit: its medians in the second and in the last quarter.
 
     `samples`: seconds since the beginning, and what was seen then; not each has every resource.
     """
-    return {
-        name: (before, after)
-        for name, (before, after) in quarters(samples).items()
-        if after > before * _limit(name).share + _limit(name).more
-    }
+    found = {}
+    for name, (before, after) in quarters(samples).items():
+        limit = limits.get(name.rpartition(" ")[2])
+        if limit is not None and after > before * limit.share + limit.more:
+            found[name] = before, after
+    return found
 
 
 def quarters(samples: Sequence[tuple[float, Sample]]) -> dict[str, tuple[float, float]]:
@@ -87,16 +91,13 @@ def quarters(samples: Sequence[tuple[float, Sample]]) -> dict[str, tuple[float, 
     }
 
 
-def _limit(name: str) -> Limit:
-    return LIMITS[name.rpartition(" ")[2]]
-
-
 class Sampler:
     """Looks every few seconds, at these slots' processes and at the servers."""
 
-    def __init__(self, ground: Ground, slots: Sequence[Slot]) -> None:
+    def __init__(self, ground: Ground, slots: Sequence[Slot], *, every: float = EVERY) -> None:
         """Store. `slots`: those whose processes live from beginning to end."""
         self._ground = ground
+        self._every = every
         self._slots = slots
         self.samples: list[tuple[float, Sample]] = []
 
@@ -113,16 +114,21 @@ class Sampler:
             with contextlib.suppress(OrchestratorError):
                 sample |= await self._of_postgres()
             self.samples.append((time.monotonic() - began, sample))
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(self._every)
 
-    def wrong(self) -> dict[str, list[str]]:
+    def wrong(self, *, limits: Mapping[str, Limit] = LIMITS) -> dict[str, list[str]]:
         """For the verdict."""
-        found = [
-            f"{name}: {before:,.0f} -> {after:,.0f}"
-            for name, (before, after) in grown(self.samples).items()
-        ]
-        unseen = [name for name in self._expected() if name not in quarters(self.samples)]
-        return {"grows": found, "not measured": unseen}
+        expected = [f"{_name(slot)} rss" for slot in self._slots]
+        expected += ["redis memory", "redis keys", "redis consumers", "postgres connections"]
+        found = quarters(self.samples)
+        return {
+            "grows": [
+                f"{name}: {before:,.0f} -> {after:,.0f}"
+                for name, (before, after) in grown(self.samples, limits=limits).items()
+            ],
+            # What sees nothing would otherwise be green.
+            "not measured": [name for name in expected if name not in found],
+        }
 
     def told(self) -> dict[str, str]:
         """For the report: the second quarter and the last one of all that was not always 0."""
@@ -131,11 +137,6 @@ class Sampler:
             for name, (before, after) in sorted(quarters(self.samples).items())
             if before or after
         }
-
-    def _expected(self) -> list[str]:
-        """What a sampler that sees nothing would otherwise pass over."""
-        ours = [f"{_name(slot)} memory" for slot in self._slots]
-        return [*ours, "redis memory", "redis keys", "redis consumers", "postgres connections"]
 
     async def _of_redis(self) -> Sample:
         streams = self._ground.parts.streams
@@ -178,7 +179,7 @@ def _age(entry_id: bytes) -> float:
 def _of_process(slot: Slot) -> Iterator[tuple[str, float]]:
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(slot.process.pid)
-        yield f"{_name(slot)} memory", process.memory_info().rss
+        yield f"{_name(slot)} rss", process.memory_info().rss
         yield f"{_name(slot)} descriptors", process.num_fds()
         yield f"{_name(slot)} connections", len(process.net_connections("tcp"))
 

@@ -55,6 +55,7 @@ class Scenario(ABC):
     servers: ClassVar[type[Servers]] = Servers
     asks_again: ClassVar[bool] = False  # what was refused is submitted again, the same tasks
     longest: ClassVar[float] = 1.0  # seconds that a task takes, at most
+    batch: ClassVar[int] = 20  # tasks a submission, at most
     agents: ClassVar[tuple[type[Agent[Job, Done]], ...]] = GOOD
     environment: ClassVar[Mapping[str, str]] = {}  # on top of everybody's, for the processes
     delayed: ClassVar[float] = 0.0  # share of the tasks that are to run up to 2 s later

@@ -13,7 +13,7 @@ def test_what_has_warmed_up_and_stays_does_not_grow():
     """The first quarter is no measure, and single samples mean nothing."""
     values = [50.0] * 20 + [80.0] * 79 + [800.0]
 
-    assert grown(_samples("worker-0 memory", values)) == {}
+    assert grown(_samples("worker-0 rss", values)) == {}
 
 
 def test_an_even_leak_grows():
@@ -27,7 +27,7 @@ def test_a_leak_on_top_of_what_is_needed_grows():
     """80 MB that become 95 MB."""
     values = [80.0 + second * 0.2 for second in range(100)]
 
-    assert list(grown(_samples("worker-0 memory", values))) == ["worker-0 memory"]
+    assert list(grown(_samples("worker-0 rss", values))) == ["worker-0 rss"]
 
 
 def test_of_what_was_hardly_ever_seen_nothing_is_said():

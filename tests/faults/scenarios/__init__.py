@@ -2,6 +2,7 @@
 
 from tests.faults.scenario import Scenario
 from tests.faults.scenarios.api_kill import ApiKill
+from tests.faults.scenarios.backlog import Backlog
 from tests.faults.scenarios.clock_jumps import ClockJumps
 from tests.faults.scenarios.disk_full import DiskFull
 from tests.faults.scenarios.duplicates import Duplicates
@@ -38,6 +39,6 @@ SCENARIOS: dict[str, Scenario] = {
         Malformed(), Duplicates(), Payloads(), Soak(),
         ReplyLoss(), Partition(), Failover(), ClockJumps(), Soak(), MaxMemory(), RollingRestart(),
         ReplyLoss(), Partition(), Failover(), ClockJumps(), Soak(),
-        MaxMemory(), RollingRestart(), DiskFull(),
+        MaxMemory(), RollingRestart(), DiskFull(), Backlog(),
     )
 }  # fmt: skip
