@@ -24,6 +24,7 @@ from tests.faults.scenarios.redis_restart import RedisRestart
 from tests.faults.scenarios.reply_loss import ReplyLoss
 from tests.faults.scenarios.rolling_restart import RollingRestart
 from tests.faults.scenarios.schedulers import Schedulers
+from tests.faults.scenarios.slow_postgres import SlowPostgres
 from tests.faults.scenarios.soak import Soak
 from tests.faults.scenarios.worker_fail_points import WorkerFailPoints
 from tests.faults.scenarios.worker_kill import WorkerKill
@@ -39,6 +40,6 @@ SCENARIOS: dict[str, Scenario] = {
         Malformed(), Duplicates(), Payloads(), Soak(),
         ReplyLoss(), Partition(), Failover(), ClockJumps(), Soak(), MaxMemory(), RollingRestart(),
         ReplyLoss(), Partition(), Failover(), ClockJumps(), Soak(),
-        MaxMemory(), RollingRestart(), DiskFull(), Backlog(),
+        MaxMemory(), RollingRestart(), DiskFull(), Backlog(), SlowPostgres(),
     )
 }  # fmt: skip

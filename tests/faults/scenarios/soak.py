@@ -41,7 +41,7 @@ class Soak(Scenario):
     durabilities = EITHER
     agents = (*GOOD, Flaky)
     delayed = 0.2
-    # So that what is remembered of ended tasks has come to its full size within the first quarter.
+    # So that what is remembered of ended tasks has its full size after a quarter of five minutes.
     environment: ClassVar[Mapping[str, str]] = {"AURORA_MARKER_TTL": "60"}
     # As in the mix: the reconciler's hold. And a delayed task may have its retry still before it.
     patience = 14.0
