@@ -119,6 +119,9 @@ class Keyspace:
         found[member] = float(score)
         return int(fresh)
 
+    def x_zcard(self, key: bytes) -> int:
+        return len(self._get(key, dict) or ())
+
     def x_zrem(self, key: bytes, *members: bytes) -> int:
         return self.x_hdel(key, *members)
 

@@ -37,9 +37,7 @@ SCENARIOS: dict[str, Scenario] = {
         GroupDestroyed(), PostgresCut(), PostgresKill(), Poison(), Mix(),
         ReplyLoss(), Partition(), Failover(), ClockJumps(),
         RecorderFailPoints(), WorkerFailPoints(), ApiKill(), Schedulers(),
-        Malformed(), Duplicates(), Payloads(), Soak(),
-        ReplyLoss(), Partition(), Failover(), ClockJumps(), Soak(), MaxMemory(), RollingRestart(),
-        ReplyLoss(), Partition(), Failover(), ClockJumps(), Soak(),
-        MaxMemory(), RollingRestart(), DiskFull(), Backlog(), SlowPostgres(),
+        Malformed(), Duplicates(), Payloads(),
+        MaxMemory(), RollingRestart(), DiskFull(), Backlog(), SlowPostgres(), Soak(),
     )
 }  # fmt: skip
