@@ -108,6 +108,18 @@ class Ground:
         return self.servers.postgres
 
     @property
+    def notes(self) -> Path:
+        return self.home / "starts.jsonl"
+
+    @property
+    def deaths(self) -> Path:
+        return self.home / "deaths.jsonl"
+
+    def order_of(self, role: str) -> Path:
+        """Where the processes of a role are told to die: the first that passes obeys."""
+        return self.home / f"{role}.order"
+
+    @property
     def slots(self) -> list[Slot]:
         """Every place there is."""
         return [*self.workers, *self.recorders, *self.apis, *self.schedulers, *self.others]
