@@ -67,7 +67,7 @@ PROMOTER = (
 COMMITTED = Point(
     "api: committed, not published",
     "api",
-    "orchestrator.runtime.submitter:TaskSubmitter._publish_accepted",
+    "orchestrator.runtime.submitter:TaskSubmitter._publish",
 )
 API = (
     Point("api: asked, not committed", "api", "orchestrator.db.tasks:TaskStore.accept_new"),
