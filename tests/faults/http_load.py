@@ -17,6 +17,8 @@ KEYED = 0.7  # of the submissions; the others name their task, and are not sent 
 OVER_HTTP = 0.5  # of the submissions, where both ways are taken
 AGAIN_AFTER = 0.1  # seconds
 BUSY = (429, 503)
+# The last one is anyio's, over uvloop, where the server dies in the moment of connecting.
+NO_ANSWER = (httpx2.TransportError, AttributeError)
 
 
 class HttpLoad(Load):
@@ -58,7 +60,7 @@ class HttpLoad(Load):
         while True:
             try:
                 answer = await client.post(self._url(), json=body, headers=headers)
-            except httpx2.TransportError as error:
+            except NO_ANSWER as error:
                 self.unanswered += not isinstance(error, httpx2.ConnectError)
                 if task.idempotency_key is None:
                     return False  # unknown: promised is nothing

@@ -319,7 +319,7 @@ async def test_the_past_goes_first_where_memory_is_short(parts, monkeypatch):
         return share
 
     monkeypatch.setattr(parts.streams, "memory_share", used)
-    janitor = Janitor(parts.publisher)
+    janitor = Janitor(parts.publisher, lease=parts.settings.lease)
     await janitor.sweep()
     assert await parts.streams.commands.xlen(key) == 2
 

@@ -67,7 +67,7 @@ def test_a_run_whose_process_did_not_die_at_its_point_proves_nothing(
         Evidence(
             asked={}, accepted={}, starts=[], kills=[], orders=[Order(0, "a", 1)],
             deaths={0: death} if death else {}, ends={10: code}, worker_deaths=0, states={},
-            results={}, first_seen={}, audit={}, dead_letters=Counter(),
+            results={}, first_seen={}, audit={}, dead_letters=Counter(), strangers=frozenset(),
         )
     )  # fmt: skip
 
