@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.client import set_submitter
 from orchestrator.registry import AgentRegistry, load_agents
 from orchestrator.runtime.dispatcher import Dispatcher, Limits
-from orchestrator.runtime.forked import end_copies_of
 from orchestrator.runtime.isolated import IsolatedRunner
 from orchestrator.runtime.lease import Lease
 from orchestrator.runtime.room import Room
@@ -318,8 +317,6 @@ async def run_roles(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    if "worker" in roles:
-        end_copies_of(loop)
     try:
         await parts.streams.check_server()
         if set(roles) != {"worker"}:

@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     marker_ttl: Seconds = timedelta(hours=1)  # how long Redis remembers that a task ended
 
     # The record
-    reconcile_grace: Seconds = timedelta(seconds=5)  # before an unpublished row is looked at
+    reconcile_grace: Seconds = timedelta(seconds=3)  # before an unpublished row is looked at
     database_pool: int = Field(default=10, ge=2)
 
     # HTTP

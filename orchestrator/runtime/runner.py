@@ -21,7 +21,7 @@ from orchestrator.context import RunContext, set_running
 from orchestrator.errors import DeadReason, InvalidInput, PayloadTooLarge
 from orchestrator.outcome import Completed, Failed, Fault, Outcome, Retrying, SetAside
 from orchestrator.retry import GiveUp, Retry, RetryLater
-from orchestrator.runtime.forked import run_in_thread
+from orchestrator.runtime.forked import run_in_loop, run_in_thread
 
 logger = logging.getLogger("aurora.runner")
 
@@ -80,7 +80,7 @@ class Runner:
 
     async def _call(self, agent: Agent[Any, Any], task_input: Any, ctx: RunContext) -> Any:
         if _is_coroutine(type(agent).run):
-            return await agent.run(task_input, ctx)
+            return await run_in_loop(agent.run(task_input, ctx))
         # The thread sees the same context, so that current_run() and delay() work in it. A thread
         # cannot be stopped: after a timeout it runs on, and what it returns is dropped.
         context = copy_context()

@@ -3,13 +3,13 @@
 `python -m tests.faults.role worker`, settings and files by environment; `ground.py` starts it.
 """
 
-import asyncio
 import logging
 import os
 import sys
 from pathlib import Path
 
 from orchestrator.app import run_roles
+from orchestrator.cli.opening import run_long
 from orchestrator.settings import load_settings
 from tests.faults.points import DEATHS, ORDERS, Obedience
 
@@ -17,4 +17,4 @@ logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s
 obedience = Obedience(Path(os.environ[ORDERS]), Path(os.environ[DEATHS]))
 for role in sys.argv[1:]:
     obedience.watch(role)
-asyncio.run(run_roles(load_settings(dict(os.environ)), sys.argv[1:]))
+run_long(run_roles(load_settings(dict(os.environ)), sys.argv[1:]))

@@ -85,9 +85,9 @@ OWN = {
     ),
     "a forked worker goes on": Mutant(
         "P6",
-        "orchestrator/app.py",
-        "        end_copies_of(loop)\n",
-        "        pass\n",
+        "orchestrator/runtime/forked.py",
+        "    if _forks != mine:\n",
+        "    if False:\n",
         "poison",
     ),
     "each delivery is kept": Mutant(
