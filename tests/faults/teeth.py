@@ -29,6 +29,21 @@ OWN = {
         "        await self.consumer.acknowledge(deliveries)\n",
         "recorder-kill",
     ),
+    # Either of the two would do.
+    "a group made anew skips what waits, and nobody publishes it again": Mutant(
+        "P1",
+        "orchestrator/streams/connection.py",
+        'group, id="0", mkstream=True',
+        'group, id="$", mkstream=True',
+        "group-destroyed",
+        also=(
+            (
+                "orchestrator/services/reconciler.py",
+                "await every(SWEEP, self.sweep, stop=self._stop, name=self.name)",
+                "await self._stop.sleep(86_400.0)",
+            ),
+        ),
+    ),
     "acknowledged although not written": Mutant(
         "P4",
         "orchestrator/services/recorder.py",
