@@ -234,26 +234,3 @@ def state_changed(
         after={"state": record.state.value, "attempt": record.attempt},
         detail={"agent": record.agent, **detail},
     )
-
-
-def set_aside(
-    *,
-    stream: str,
-    entry_id: str,
-    reason: DeadReason,
-    detail: str,
-    fields: dict[str, str],
-    now: datetime,
-) -> DeadLetterRecord:
-    """The dead letter of a message that is no task's (yet); the same however often it is made."""
-    return DeadLetterRecord(
-        id=derived_id(stream, entry_id),
-        stream=stream,
-        entry_id=entry_id,
-        task_id=None,
-        agent=None,
-        reason=reason,
-        detail=detail,
-        fields=fields,
-        created_at=now,
-    )

@@ -29,15 +29,15 @@ TASK_COLUMNS = {
 }  # fmt: skip
 # What a later report changes; where the last message was seen; and what the message asked for,
 # which is filled in once, as an event can be recorded before it.
-_PROGRESS = (
+PROGRESS = (
     "state", "progress", "attempt", "crashes", "run_at", "worker", "started_at", "finished_at",
 )  # fmt: skip
-_SEEN = ("published_at", "stream", "entry_id")
-_ASKED_FOR = (
+SEEN = ("published_at", "stream", "entry_id")
+ASKED_FOR = (
     "digest", "queue", "priority", "tenant", "input", "metadata", "idempotency_key", "parent_id",
     "root_id", "expires_at", "created_at",
 )  # fmt: skip
-_LOADED = ("id", "agent", "created_at", "digest", *_PROGRESS, *_SEEN)
+_LOADED = ("id", "agent", "created_at", "digest", *PROGRESS, *SEEN)
 
 # Column by column, because another recorder may have made the row since we looked for it, from the
 # other half of its messages: nothing goes back, and nothing that is known is lost.
@@ -51,14 +51,14 @@ UPSERT_TASKS = Insert(
     "ON CONFLICT (id) DO UPDATE SET "
     + ", ".join(
         f"{name} = CASE WHEN {_LATER} THEN excluded.{name} ELSE tasks.{name} END"
-        for name in _PROGRESS
+        for name in PROGRESS
     )
     + ", "
-    + ", ".join(f"{name} = coalesce(excluded.{name}, tasks.{name})" for name in _SEEN)
+    + ", ".join(f"{name} = coalesce(excluded.{name}, tasks.{name})" for name in SEEN)
     + ", "
     + ", ".join(
         f'"{name}" = CASE WHEN tasks.digest IS NULL THEN excluded."{name}" ELSE tasks."{name}" END'
-        for name in _ASKED_FOR
+        for name in ASKED_FOR
     )
     # Who locked no row here has made a new one.
     + ", updated_at = now() RETURNING xmax = 0 AS made",

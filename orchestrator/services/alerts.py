@@ -2,18 +2,18 @@
 
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.alert import Alert, NotAnAlert, normalise
 from orchestrator.db.alerts import ReceivedAlert, store_alerts
 from orchestrator.db.session import Database
 from orchestrator.errors import DeadReason, Overloaded, Rejected, Unavailable
-from orchestrator.record import AuditEntry, DeadLetterRecord, Unrecordable, Writes, set_aside
+from orchestrator.record import AuditEntry, Unrecordable, Writes
 from orchestrator.registry import AgentClass, AgentRegistry
+from orchestrator.runtime.letter import letter_of
 from orchestrator.runtime.service import OUTAGE_PAUSE, Stop
 from orchestrator.streams.consumer import Consumer, Delivery
-from orchestrator.streams.message import check_size, decode, entry_time, raw_fields
+from orchestrator.streams.message import check_size, decode, entry_time
 from orchestrator.streams.names import Stream
 from orchestrator.task import Task, derived_id, idempotent_id
 
@@ -81,7 +81,7 @@ class AlertHandler:
                 return
             reason = error.reason if isinstance(error, Rejected) else DeadReason.UNRECORDABLE
             aside = Writes()
-            aside.set_aside(_letter(batch[0], reason, str(error)), actor=self.consumer.name)
+            aside.set_aside(letter_of(batch[0], reason, str(error)), actor=self.consumer.name)
             await store_alerts(self.database, [], also=aside, actor=self.consumer.name)
             return
         # Rows that exist already were published, or are the reconciler's.
@@ -127,7 +127,7 @@ class AlertHandler:
             "alert %s set aside: %s", delivery.entry_id, detail,
             extra={"event": "alert.dead_lettered"},
         )  # fmt: skip
-        writes.set_aside(_letter(delivery, reason, detail), actor=self.consumer.name)
+        writes.set_aside(letter_of(delivery, reason, detail), actor=self.consumer.name)
 
 
 class RuleFailed(Rejected):
@@ -155,17 +155,6 @@ def _task(agent: AgentClass, alert: Alert) -> Task | None:
             f"a rule of agent {agent.name!r} raised {type(error).__name__}: {error}"
         ) from error
     return None
-
-
-def _letter(delivery: Delivery, reason: DeadReason, detail: str) -> DeadLetterRecord:
-    return set_aside(
-        stream=delivery.stream,
-        entry_id=delivery.entry_id,
-        reason=reason,
-        detail=detail,
-        fields=raw_fields(delivery.fields),
-        now=datetime.now(UTC),
-    )
 
 
 def _said(action: str, delivery: Delivery, detail: str, actor: str) -> AuditEntry:

@@ -15,10 +15,11 @@ from orchestrator.db.recording import record
 from orchestrator.db.session import Database
 from orchestrator.errors import DeadReason, Overloaded, Rejected, Unavailable
 from orchestrator.event import Act
-from orchestrator.record import AuditEntry, DeadLetterRecord, Unrecordable, Writes, set_aside
+from orchestrator.record import AuditEntry, Unrecordable, Writes
+from orchestrator.runtime.letter import letter_of
 from orchestrator.runtime.service import OUTAGE_PAUSE, Stop
 from orchestrator.streams.consumer import Consumer, Delivery
-from orchestrator.streams.message import Message, decode, raw_fields
+from orchestrator.streams.message import Message, decode
 from orchestrator.streams.names import AUDIT
 from orchestrator.task import derived_id
 
@@ -67,7 +68,7 @@ class Auditor:
                     await self._keep([each])
                 return
             logger.error("act %s set aside: %s", batch[0].entry_id, error)  # noqa: TRY400
-            letter = _letter(batch[0], DeadReason.UNRECORDABLE, str(error))
+            letter = letter_of(batch[0], DeadReason.UNRECORDABLE, str(error))
             writes = Writes()
             writes.set_aside(letter, actor=self.consumer.name)
             await record(self.database, [], also=writes)
@@ -84,7 +85,7 @@ class Auditor:
                     limit=self.max_payload,
                 )
             except Rejected as error:
-                letter = _letter(delivery, error.reason, str(error))
+                letter = letter_of(delivery, error.reason, str(error))
                 writes.set_aside(letter, actor=self.consumer.name)
                 continue
             act = _act(message)
@@ -138,14 +139,3 @@ def _word(data: dict[str, Any], *names: str) -> str | None:
 
 def _entry(message_id: str, act: Act) -> AuditEntry:
     return AuditEntry(id=message_id, **act.model_dump())
-
-
-def _letter(delivery: Delivery, reason: DeadReason, detail: str) -> DeadLetterRecord:
-    return set_aside(
-        stream=delivery.stream,
-        entry_id=delivery.entry_id,
-        reason=reason,
-        detail=detail,
-        fields=raw_fields(delivery.fields),
-        now=datetime.now(UTC),
-    )

@@ -8,23 +8,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from orchestrator.db.recording import record
 from orchestrator.db.session import Database
 from orchestrator.errors import DeadReason, Overloaded, Rejected, Unavailable
 from orchestrator.record import (
-    DeadLetterRecord,
     HeardEvent,
     SeenTask,
     Unrecordable,
     Writes,
-    set_aside,
 )
+from orchestrator.runtime.letter import letter_of
 from orchestrator.runtime.service import OUTAGE_PAUSE, Stop
 from orchestrator.services.pairing import Item, Pairing
 from orchestrator.streams.consumer import BLOCK, Consumer, Delivery
-from orchestrator.streams.message import decode, decode_event, decode_task, raw_fields
+from orchestrator.streams.message import decode, decode_event, decode_task
 from orchestrator.streams.names import RESULTS, TASKS
 
 logger = logging.getLogger("aurora.recorder")
@@ -144,7 +142,7 @@ class Recorder:
                 "message %s set aside: %s", refused.entry_id, error,
                 extra={"event": "message.unrecordable"},
             )  # fmt: skip
-            letter = _letter(refused, DeadReason.UNRECORDABLE, str(error))
+            letter = letter_of(refused, DeadReason.UNRECORDABLE, str(error))
             also = Writes()
             also.set_aside(letter, actor=self.consumer.name)
             await record(self.database, [], also=also)
@@ -182,16 +180,5 @@ class Recorder:
             return Item(delivery, seen)
         except Rejected as error:
             # On a tasks stream the dispatcher sets it aside and says so on the results stream.
-            refused = _letter(delivery, error.reason, str(error)) if of_results else None
+            refused = letter_of(delivery, error.reason, str(error)) if of_results else None
             return Item(delivery, letter=refused)
-
-
-def _letter(delivery: Delivery, reason: DeadReason, detail: str) -> DeadLetterRecord:
-    return set_aside(
-        stream=delivery.stream,
-        entry_id=delivery.entry_id,
-        reason=reason,
-        detail=detail,
-        fields=raw_fields(delivery.fields),
-        now=datetime.now(UTC),
-    )

@@ -80,7 +80,7 @@ OWN = {
     "what is refused is dropped": Mutant(
         "P10",
         "orchestrator/services/recorder.py",
-        "refused = _letter(delivery, error.reason, str(error)) if of_results else None",
+        "refused = letter_of(delivery, error.reason, str(error)) if of_results else None",
         "refused = None",
         "malformed",
     ),

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from orchestrator.db.reconciling import MADE_UP
+from orchestrator.db.recording import ASKED_FOR, PROGRESS, SEEN
 from orchestrator.db.ticks import Schedule, Tick
 from orchestrator.errors import Unavailable
 from orchestrator.record import AttemptRecord, AuditEntry, ResultRecord, TaskRecord, Writes
@@ -22,14 +23,6 @@ from orchestrator.task import TaskId, TaskState
 from tests.simulation.virtual import CURRENT, NOBODY, START, VirtualLoop
 
 LOCK_TIMEOUT = 10.0  # seconds, as in db/session.py
-PROGRESS = (
-    "state", "progress", "attempt", "crashes", "run_at", "worker", "started_at", "finished_at",
-)  # fmt: skip
-SEEN = ("published_at", "stream", "entry_id")
-ASKED_FOR = (
-    "digest", "queue", "priority", "tenant", "input", "metadata", "idempotency_key", "parent_id",
-    "root_id", "expires_at", "created_at",
-)  # fmt: skip
 
 
 @dataclass
