@@ -7,6 +7,8 @@ exactly once, so that a mutant that no longer applies is an error and not a pass
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -349,22 +351,25 @@ MUTANTS = {
 }
 
 
+def without(name: str) -> "subprocess.CompletedProcess[str]":
+    """Run the mutant's test in a copy of the tree without its guard."""
+    with tempfile.TemporaryDirectory(prefix="aurora-mutant-") as directory:
+        mutant = MUTANTS[name]
+        take_away(mutant, Path(directory))
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", mutant.test],
+            cwd=directory,
+            env={**os.environ, "PYTHONPATH": directory},
+            capture_output=True,
+            text=True,
+            timeout=170,
+            check=False,
+        )
+
+
 @pytest.mark.mutants
 @pytest.mark.parametrize("name", MUTANTS)
-def test_without_its_guard_the_promise_breaks(name, tmp_path):
+def test_without_its_guard_the_promise_breaks(name, ran):
     """The test that holds the promise goes red."""
-    mutant = MUTANTS[name]
-    take_away(mutant, tmp_path)
-
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", mutant.test],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
-    )
-
     # 1: tests ran and some failed. Anything else would be a broken mutant, not a bitten one.
-    assert ran.returncode == 1, f"{mutant.promise}: survived\n{ran.stdout[-3000:]}"
+    assert ran.returncode == 1, f"{MUTANTS[name].promise}: survived\n{ran.stdout[-3000:]}"

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -27,20 +29,23 @@ AGAINST = {
 }
 
 
+def without(name: str) -> "subprocess.CompletedProcess[str]":
+    """Run seeds in a copy of the tree without the guard."""
+    with tempfile.TemporaryDirectory(prefix="aurora-mutant-") as directory:
+        take_away(GUARDS[name], Path(directory))
+        seeds = ("--seeds", str(SEEDS), "--fault", AGAINST[name])
+        return subprocess.run(
+            [sys.executable, "-m", "tests.simulation", *seeds],
+            cwd=directory,
+            env={**os.environ, "PYTHONPATH": directory},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
 @pytest.mark.parametrize("name", AGAINST)
-def test_without_its_guard_some_seed_is_red(name, tmp_path):
+def test_without_its_guard_some_seed_is_red(name, ran):
     """With it none is: test_simulation.py."""
-    take_away(GUARDS[name], tmp_path)
-
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.simulation", "--seeds", str(SEEDS), "--fault", AGAINST[name]],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert "again: python -m tests.simulation --seed" in ran.stdout, (
-        ran.stdout + ran.stderr[-2_000:]
-    )
+    again = "again: python -m tests.simulation --seed"
+    assert again in ran.stdout, f"{name}: survived\n{ran.stdout}{ran.stderr[-2_000:]}"
