@@ -35,7 +35,7 @@ def as_json(found: Outcome) -> dict[str, Any]:
         "points": dict(sorted(found.findings.points.items())),
         "begins_again": _begins_again(found.findings.again),
         # 95 % confidence, for faults that are independent of each other.
-        "bound": round(3 / found.faults, 4),
+        "bound": round(min(1.0, 3 / found.faults), 4),
         "good": found.good,
     }
 
@@ -79,7 +79,7 @@ def table(found: Outcome) -> Table:
         f"limit {found.heal_limit:.1f} s, {found.open_at_last_fault} open at the last fault",
     )  # fmt: skip
     shown.add_section()
-    bound = f"0 of {found.faults} faults: at most {3 / found.faults:.1%} (95 %)"
+    bound = f"0 of {found.faults} faults: at most {min(1.0, 3 / found.faults):.1%} (95 %)"
     shown.add_row("verdict", "[green]good" if found.good else "[red]BAD", bound * found.good)
     return shown
 
