@@ -7,6 +7,7 @@ itself: whoever handles a delivery says when its effect is committed.
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 import socket
@@ -86,7 +87,7 @@ class Consumer:
         self._busy: set[str] = set()  # lanes that gave all they were asked for
         self._cursors: dict[str, str] = {}
         self._next_claim = 0.0
-        self._next_settling: dict[str, float] = {}
+        self._settled: dict[str, float] = {}
 
     async def watch(self, watched: Mapping[str, Stream]) -> None:
         """Read these streams (key -> which of the five) from now on; makes their groups."""
@@ -279,15 +280,20 @@ class Consumer:
         return [_counted(key, each) for each in claimed]
 
     async def _settle(self, key: str) -> None:
-        """Redis' clock went back: let the silence of the silent be counted from now on.
+        """Redis' clock is behind: let the silence of the silent be counted from now on.
 
-        Once a lease while it is behind, as it may go back again meanwhile.
+        Once a lease for as long as it is, since it may go back again meanwhile; told once.
         """
-        if time.monotonic() < self._next_settling.get(key, 0.0):
+        now, lease = time.monotonic(), self.lease.total_seconds()
+        ago = now - self._settled.get(key, -math.inf)
+        if ago < lease:
             return
-        self._next_settling[key] = time.monotonic() + self.lease.total_seconds()
-        logger.warning("Redis' clock went back behind the entries of %s", key,
-                       extra={"event": "redis.clock_back"})  # fmt: skip
+        self._settled[key] = now
+        if ago > 3 * lease:
+            logger.warning(
+                "Redis' clock is behind the entries of %s: it went back, or somebody gave one a"
+                " time to come", key, extra={"event": "redis.clock_back"},
+            )  # fmt: skip
         start = "-"
         while start:
             reply = await self.streams.run("settle", [key], [self.group, start, SETTLE_COUNT])
