@@ -16,7 +16,7 @@ from orchestrator.errors import DeadReason
 from orchestrator.task import TERMINAL, derived_id
 from tests.faults.agents import Aim, Target, proof
 from tests.faults.ground import Ground
-from tests.faults.hostile import Entry, read_object
+from tests.faults.hostile import Doubled, Entry, read_object
 
 LIMIT = 256 * 1024  # bytes of a message
 LARGEST = 1024 * 1024  # characters of a dead letter's fields, as JSON
@@ -124,8 +124,10 @@ def _fate_of_task(data: dict[str, Any]) -> Fate:
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:
-    """True for JSON that every reader takes: no infinity, no lone surrogate, not deep."""
+    """True for JSON that every reader takes: nothing infinite, twice, deep, or half a character."""
     match value:
+        case Doubled():
+            return False
         case dict():
             inner = [*value, *value.values()]
         case list():

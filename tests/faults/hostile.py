@@ -217,10 +217,23 @@ def _replaced(data: dict[str, Any], rng: Random, other: Any) -> dict[str, Any]:
     return data | {name: other}
 
 
+class Doubled(dict[str, Any]):
+    """An object in which a key stands twice: what stood first is not seen any more."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else Doubled(found)
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant} is none of JSON's")
+
+
 def read_object(raw: bytes) -> dict[str, Any] | None:
     """The JSON object that this is for the standard library, which is laxer than the wire."""
     try:
-        found = json.loads(raw.decode())
+        found = json.loads(raw.decode(), parse_constant=_no_json, object_pairs_hook=_object)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
