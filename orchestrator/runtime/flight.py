@@ -18,9 +18,10 @@ READ_PAST = 4  # times the limit of a message
 # Unfinished starts after which an entry runs in a process of its own. Not one: a deployment or a
 # machine that fails leaves every task in hand with one, and each would cost an interpreter.
 SUSPECT_AFTER = 2
-# Times AURORA_MAX_STARTS: starts in all. Workers may die around an innocent task again and again,
-# but what takes its worker down from within a child must end some time, too.
-MOST_STARTS = 3
+# Times AURORA_MAX_STARTS: starts in all. Workers may die around an innocent task again and again (a
+# deployment that crashes for minutes), but what takes its worker down from within a child must end
+# some time, too.
+MOST_STARTS = 10
 
 
 @dataclass(slots=True, kw_only=True)
