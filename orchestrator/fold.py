@@ -70,7 +70,7 @@ class _Fold:
             self._dead_letter(letter, event, heard.said_by)
             if not letter.ends_task:
                 return
-        record = self._record(event.task_id) or self._unseen(event)
+        record = self._record(event.task_id) or self._unseen(heard)
         if record.state.is_terminal:
             self._superseded(record, heard)
             return
@@ -100,14 +100,18 @@ class _Fold:
             found = self.writes.tasks[task_id] = standing
         return found
 
-    def _unseen(self, event: TaskEvent) -> TaskRecord:
-        """A task whose message we have not read yet: the row begins with what the event says."""
+    def _unseen(self, heard: HeardEvent) -> TaskRecord:
+        """A task whose message we have not read yet: the row begins with what the event says.
+
+        No later than it was said: a row of a time to come would be looked at when it has come.
+        """
+        event = heard.event
         record = TaskRecord(
             id=event.task_id,
             agent=event.agent,
             state=TaskState.QUEUED,
             progress=0,
-            created_at=event.started_at or event.at,
+            created_at=min(event.started_at or event.at, heard.at),
         )
         self.writes.tasks[record.id] = record
         return record

@@ -64,6 +64,7 @@ class HeardEvent(NamedTuple):
     event: TaskEvent
     stream: str
     entry_id: str
+    at: datetime  # when Redis took the entry
     said_by: str
 
 

@@ -164,6 +164,7 @@ class Recorder:
                     event=decode_event(message),
                     stream=delivery.stream,
                     entry_id=delivery.entry_id,
+                    at=message.taken,
                     said_by=said_by,
                 )
                 return Item(delivery, heard)

@@ -202,7 +202,7 @@ def _messages(rng: random.Random) -> list[SeenTask | HeardEvent]:
                         at=now + timedelta(seconds=attempt), worker=f"w{attempt}",
                         run_at=now if kind is EventKind.RETRYING else None,
                     ),
-                    stream="results", entry_id=f"{entry}{kind.value}", said_by="test",
+                    stream="results", entry_id=f"{entry}{kind.value}", said_by="test", at=now,
                 )
                 for kind in kinds
             ]  # fmt: skip

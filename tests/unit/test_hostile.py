@@ -54,7 +54,9 @@ def read_task(message) -> None:
 
 
 def read_event(message) -> None:
-    heard = HeardEvent(event=decode_event(message), stream="s", entry_id=ENTRY, said_by="p")
+    heard = HeardEvent(
+        event=decode_event(message), stream="s", entry_id=ENTRY, at=message.taken, said_by="p"
+    )
     written(fold({}, [heard]))
 
 

@@ -23,7 +23,10 @@ def seen(task_id: str, entry: int = 1, size: int = 10) -> Item:
 def heard(task_id: str, kind: EventKind = EventKind.SUCCEEDED) -> Item:
     event = TaskEvent(task_id=task_id, agent="noop", event=kind, at=NOW)
     delivery = Delivery(stream="results", entry_id="9-0", fields={})
-    return Item(delivery, HeardEvent(event=event, stream="results", entry_id="9-0", said_by="w"))
+    return Item(
+        delivery,
+        HeardEvent(event=event, stream="results", entry_id="9-0", at=event.at, said_by="w"),
+    )
 
 
 def ids() -> list[str]:

@@ -30,7 +30,10 @@ def heard(entry: int, kind: EventKind, *, attempt: int = 1, task_id: str = TASK.
         task_id=task_id, agent="triage", event=kind, at=NOW + timedelta(seconds=entry),
         attempt=attempt, worker=f"w{attempt}", **more,
     )  # fmt: skip
-    return HeardEvent(event=event, stream="results", entry_id=f"{entry}-0", said_by="test")
+    return HeardEvent(
+        event=event, stream="results", entry_id=f"{entry}-0", said_by="test",
+        at=NOW + timedelta(seconds=entry),
+    )  # fmt: skip
 
 
 @dataclass
@@ -221,3 +224,10 @@ def test_tasks_in_one_batch_do_not_mix(count, data):
     memory.take(data.draw(st.permutations(messages)))
 
     assert [memory.results[task.task_id].output for task in tasks] == list(range(count))
+
+
+def test_what_an_unknown_task_says_of_a_time_to_come_begins_when_it_was_said():
+    """P10: so that the reconciler looks at it, and not when that time has come."""
+    said = heard(5, EventKind.STARTED, started_at=NOW + timedelta(hours=3))
+
+    assert fold({}, [said]).tasks[TASK.task_id].created_at == NOW + timedelta(seconds=5)
