@@ -199,6 +199,8 @@ MUTANTS = {
         "        os.register_at_fork(after_in_child=self._cut)\n",
         "",
         f"{ISOLATION}::test_a_forked_process_has_no_say",
+        # The step of the agent that forks would end the copy as well, if it says nothing before.
+        also=(("orchestrator/runtime/forked.py", "    if _forks != mine:\n", "    if False:\n"),),
     ),
     "passwords in a child's environment": Mutant(
         "P6",
