@@ -20,7 +20,7 @@ def judge(world: World, *, quiet: bool) -> list[str]:
     if quiet:
         wrong += list(_needless(world))
     wrong += list(_ticks(world))
-    wrong += list(_left_over(world))
+    wrong += list(left_over(world))
     return wrong
 
 
@@ -102,7 +102,7 @@ def _ticks(world: World) -> Iterator[str]:
                 yield f"schedule {schedule.name}: {ends} ends of one task"
 
 
-def _left_over(world: World) -> Iterator[str]:
+def left_over(world: World) -> Iterator[str]:
     """Nothing may be in anybody's hand any more."""
     for name, key in world.streams():
         for group, state in sorted(key.groups.items()):

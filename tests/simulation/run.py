@@ -10,7 +10,7 @@ from functools import partial
 
 from tests.simulation.agents import NOTES
 from tests.simulation.cast import modelled, settings_of
-from tests.simulation.checks import judge
+from tests.simulation.checks import judge, left_over
 from tests.simulation.faults import FAULTS
 from tests.simulation.load import add_schedules, submit
 from tests.simulation.virtual import VirtualLoop
@@ -27,6 +27,8 @@ TASKS = 12
 # back-off of three failures (7 s), and the runs themselves (5 s each).
 HEAL = 45.0
 LATE = 2.0  # seconds in which a late end would still come in
+# Then, for what a recorder that was killed had in hand: a lease, and two of the reader's sweeps.
+SETTLE = 5.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ async def _run(
     await world.healed(until=last_fault + HEAL + world.backwards)
     healed = loop.time() - last_fault
     await asyncio.sleep(LATE)
+    await _settled(world, until=loop.time() + SETTLE)
     verdict = Verdict(
         seed=seed, faults=chosen, wrong=judge(world, quiet=not chosen),
         accepted=len(world.ledger.accepted), starts=len(world.notes.starts),
@@ -104,6 +107,12 @@ async def _run(
         task.cancel()
     await loop.clean_up()
     return verdict
+
+
+async def _settled(world: World, *, until: float) -> None:
+    """Wait until nothing is in anybody's hand, or for so long: a judgement that comes too early."""
+    while world.loop.time() < until and any(left_over(world)):  # noqa: ASYNC110 - time is virtual
+        await asyncio.sleep(0.25)
 
 
 async def _break(world: World, chosen: Sequence[str]) -> None:
