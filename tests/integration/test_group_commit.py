@@ -273,3 +273,20 @@ async def test_of_many_with_one_conflict_nothing_is_accepted(parts, submit):  # 
 
     assert len(await rows(parts.database, "SELECT 1 FROM tasks")) == 1
     assert len(await rows(parts.database, "SELECT 1 FROM audit_events")) == 1
+
+
+@pytest.mark.parametrize("many", [1, 3])
+async def test_a_clock_that_is_ahead_makes_no_row_of_a_time_to_come(parts, monkeypatch, many):  # noqa: F811
+    """P1: the reconciler would not look at it until then, should it never be published."""
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(hours=1)
+
+    monkeypatch.setattr("orchestrator.db.accepting.datetime", Ahead)
+
+    await parts.submitter.submit_many([shout(str(n)) for n in range(many)])
+
+    found = await rows(parts.database, "SELECT created_at <= now() AS past FROM tasks")
+    assert [row["past"] for row in found] == [True] * many

@@ -21,6 +21,7 @@ async def accept(tx: Transaction, tasks: Sequence[Task], *, actor: str) -> dict[
     fresh: dict[TaskId, bool] = {}
     for task in tasks:
         record = accepted(task, digest=task.digest, now=now)
+        record.created_at = min(record.created_at, tx.now)
         standing = rows.tasks.get(task.task_id)
         if standing is not None and standing.digest not in (None, record.digest):
             raise TaskIdConflict(task.task_id)

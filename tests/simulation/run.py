@@ -21,12 +21,12 @@ SCHEDULED = 0.25  # the probability of schedules, and of two schedulers
 SCHEDULERS = ("scheduler-0", "scheduler-1")
 MORE = 0.25  # the probability of each
 ALSO = ("worker-2", "recorder-1")  # in some seeds
-FAULTY = 5.0  # seconds with faults
-TASKS = 12
+FAULTY = 3.5  # seconds with faults
+TASKS = 8
 # Seconds after the last fault: three leases, the hold of a reconciler that was killed (10 s), the
 # back-off of three failures (7 s), and the runs themselves (5 s each).
 HEAL = 45.0
-LATE = 2.0  # seconds in which a late end would still come in
+LATE = 1.0  # seconds in which a late end would still come in
 # Then, for what a recorder that was killed had in hand: a lease, and two of the reader's sweeps.
 SETTLE = 5.0
 
@@ -119,7 +119,7 @@ async def _break(world: World, chosen: Sequence[str]) -> None:
     until = world.loop.time() + FAULTY
     under_way: set[asyncio.Task[None]] = set()
     while world.loop.time() < until:
-        await asyncio.sleep(world.rng.uniform(0.2, 2.0))
+        await asyncio.sleep(world.rng.uniform(0.15, 1.2))
         name = world.rng.choice(chosen)
         task = asyncio.ensure_future(FAULTS[name](world))
         under_way.add(task)
