@@ -22,7 +22,7 @@ AGAINST = {
     "deleted when one group has acknowledged": "kill_postgres",
     "acknowledged before the commit": "kill_recorder",
     "no reconciler": "flush",
-    "a reconciler that does not wait for the recorder": "slow_postgres",
+    "a reconciler that does not wait for the recorder": "cut",
     "no lease thread": "kill_worker",
     "nobody takes over from the dead": "kill_worker",
     "acknowledged although not written": "kill_postgres",
