@@ -86,8 +86,6 @@ class Postgres:
         self.slow = 0.0  # seconds more, at most
         self.fail = 0.0  # the probability that a transaction ends without its commit
         self.lose_answers = 0.0  # that it is committed and nobody hears of it
-        self.on_commit: Callable[[], None] = lambda: None
-        self.lost_answers = 0
         self._locks: dict[Any, Transaction] = {}
         self._open: set[Transaction] = set()
 
@@ -199,7 +197,6 @@ class Transaction:
         await answer
         await asyncio.sleep(0)
         if server.rng.random() < server.lose_answers:
-            server.lost_answers += 1
             raise Unavailable("Postgres", "the connection broke after the commit")
 
     def _do_commit(self, answer: "asyncio.Future[None]") -> None:
@@ -211,7 +208,6 @@ class Transaction:
         for change in self.also:
             change(self.server.rows)
         self.end()
-        self.server.on_commit()
         if not answer.done():
             answer.set_result(None)
 

@@ -62,9 +62,6 @@ class ModelStore:
                 await accept(tx, [task], actor=actor)
         return {task.task_id for task, _ in new}
 
-    async def accept_in(self, *_: Any, **__: Any) -> dict[TaskId, bool]:
-        raise NotImplementedError
-
     async def state(self, task_id: TaskId) -> TaskState | None:
         async with self._server.transaction():
             row = self._server.rows.tasks.get(task_id)

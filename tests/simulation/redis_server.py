@@ -41,7 +41,6 @@ class RedisServer:
         self.redis = Redis(self._clock)
         self.scripts = Scripts(self.redis)
         self._past: deque[tuple[Any, Any]] = deque(maxlen=KEPT)
-        self.lost_replies = 0
         self.trace = hashlib.sha256()
         self.connections = 0
         loop.connect = self.connect
@@ -267,7 +266,6 @@ class Link(asyncio.Transport):
         if self._is_deaf():
             return
         if trouble.lose_replies and self._server.rng.random() < trouble.lose_replies:
-            self._server.lost_replies += 1
             self.break_off()
             return
         self._answers_at = self._later(self._answers_at, self._reach_client, reply)

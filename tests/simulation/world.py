@@ -54,7 +54,6 @@ class World:
         self.ledger = Ledger()
         self.processes: dict[str, Process] = {}  # by the place they have
         self.everybody: list[Process] = []
-        self.deaths = 0
         self.log: list[str] = []  # what happened, for a failing seed's reader
         self.wrong: list[str] = []  # what broke a promise in the very moment
         self.backwards = 0.0  # seconds that Redis' clock has gone back
@@ -86,7 +85,6 @@ class World:
             await asyncio.sleep(RESTART)
             for place, process in list(self.processes.items()):
                 if process.dead:
-                    self.deaths += 1
                     self.start(place)
             for task in [each for each in self._keeping if each.done()]:
                 self._keeping.discard(task)
