@@ -26,7 +26,8 @@ WITHHELD = ("AURORA_", "PGPASS", "REDISCLI_AUTH")
 
 _HINTS = {
     signal.SIGXCPU: " (its cpu_limit)",
-    signal.SIGKILL: " (by the kernel where memory ran out, or by hand)",
+    # Its own uplink kills it where its channel is gone, whoever closed it.
+    signal.SIGKILL: " (by the kernel where memory ran out, by hand, or as it lost its channel)",
 }
 
 

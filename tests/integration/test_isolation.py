@@ -169,7 +169,8 @@ POISONS = {
     (Poison, "garbles"): "said what is no message",
     (Poison, "floods"): "said what is no message",
     (Poison, "forges"): "said what is no message",
-    (Poison, "closes_everything"): "ended with",
+    # By its own end, which finds no channel, or by its uplink, which may find that first.
+    (Poison, "closes_everything"): "ended ",
     (Poison, "hangs_up"): "closed its channel",
 }
 
