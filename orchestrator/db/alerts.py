@@ -23,6 +23,7 @@ INSERT_ALERTS = Insert(
         "src_port": "int", "dest_ip": "text", "dest_port": "int", "proto": "text",
         "app_proto": "text", "direction": "text", "host": "text", "occurred_at": "timestamptz",
         "received_at": "timestamptz", "details": "jsonb", "task_ids": "text[]",
+        "entry_id": "text",
     },
     "ON CONFLICT (id) DO NOTHING",
 )  # fmt: skip
@@ -34,6 +35,7 @@ class ReceivedAlert:
 
     alert: Alert
     received_at: datetime
+    entry_id: str  # on its kind's stream
     tasks: tuple[Task, ...]
 
 
@@ -43,6 +45,7 @@ class _Row:
     def __init__(self, received: ReceivedAlert) -> None:
         self.alert = received.alert
         self.received_at = received.received_at
+        self.entry_id = received.entry_id
         # Ids are hexadecimal and hyphens: nothing to quote in an array's text.
         self.task_ids = "{" + ",".join(task.task_id for task in received.tasks) + "}"
         self.details = {**received.alert.details}

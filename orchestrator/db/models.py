@@ -219,10 +219,69 @@ class AlertRow(Base):
     received_at: Mapped[datetime]
     details: Mapped[dict[str, Any] | None]
     task_ids: Mapped[list[str]]
+    entry_id: Mapped[str | None]  # on its kind's stream: where a live feed goes on
+    investigation_id: Mapped[str | None] = _id()
+    acknowledged_at: Mapped[datetime | None]
+    acknowledged_by: Mapped[str | None]
 
     __table_args__ = (
         Index("ix_alerts_received", "received_at", "id"),
         Index("ix_alerts_repetition", "signature_id", "src_ip", "occurred_at"),
+        Index("ix_alerts_severity", "severity", "received_at", "id"),
+        Index("ix_alerts_src_ip", "src_ip", "received_at", "id"),
+        Index("ix_alerts_dest_ip", "dest_ip", "received_at", "id"),
+        Index(
+            "ix_alerts_unacknowledged",
+            "received_at",
+            "id",
+            postgresql_where=text("acknowledged_at IS NULL"),
+        ),
+        Index(
+            "ix_alerts_investigation",
+            "investigation_id",
+            "received_at",
+            "id",
+            postgresql_where=text("investigation_id IS NOT NULL"),
+        ),
+        # An entry id is two numbers, and sorts as such.
+        Index(
+            "ix_alerts_entry",
+            "kind",
+            text("(split_part(entry_id, '-', 1)::bigint)"),
+            text("(split_part(entry_id, '-', 2)::bigint)"),
+            postgresql_where=text("entry_id IS NOT NULL"),
+        ),
+    )
+
+
+class InvestigationRow(Base):
+    """Alerts that a rule holds for one story: one agent's work instead of thousands."""
+
+    __tablename__ = "investigations"
+
+    id: Mapped[str] = _id(primary_key=True)
+    rule: Mapped[str]
+    key: Mapped[str]  # what its alerts have in common, as the rule says it
+    agent: Mapped[str]
+    severity: Mapped[str]  # the highest of its alerts
+    alerts: Mapped[int]
+    first_alert_at: Mapped[datetime]
+    last_alert_at: Mapped[datetime]
+    opened_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    open_until: Mapped[datetime]  # an alert after that opens another one
+    closed_at: Mapped[datetime | None]
+    task_ids: Mapped[list[str]]
+
+    __table_args__ = (
+        # One open investigation a key, however many handlers read the stream.
+        Index(
+            "uq_investigations_open",
+            "rule",
+            "key",
+            unique=True,
+            postgresql_where=text("closed_at IS NULL"),
+        ),
+        Index("ix_investigations_opened", "opened_at", "id"),
     )
 
 
@@ -270,3 +329,16 @@ class ApiKeyRow(Base):
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+
+
+class SessionRow(Base):
+    """A person's sign-in to the dashboard with an API key, good for as long as the key is."""
+
+    __tablename__ = "sessions"
+
+    hash: Mapped[str] = mapped_column(primary_key=True)  # SHA-256 of the cookie, hex
+    key_id: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_sessions_expires", "expires_at"),)

@@ -110,7 +110,9 @@ class AlertHandler:
             writes.audit.append(
                 _said("alert.unmatched", delivery, alert.signature, self.consumer.name)
             )
-        return ReceivedAlert(alert=alert, received_at=taken, tasks=tasks)
+        return ReceivedAlert(
+            alert=alert, received_at=taken, entry_id=delivery.entry_id, tasks=tasks
+        )
 
     def _tasks(self, alert: Alert) -> tuple[Task, ...]:
         """One task for each agent with a rule that matches; derived ids, so never two."""

@@ -1,0 +1,92 @@
+"""Alerts that people live with: where each stood on its stream, who saw to it, what it belongs to.
+
+Revision ID: 0002
+Revises: 0001
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def _at(name: str, *, nullable: bool = True, **options: object) -> sa.Column:
+    return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable, **options)
+
+
+def upgrade() -> None:
+    op.add_column("alerts", sa.Column("entry_id", sa.Text()))
+    op.add_column("alerts", sa.Column("investigation_id", sa.Uuid(as_uuid=False)))
+    op.add_column("alerts", _at("acknowledged_at"))
+    op.add_column("alerts", sa.Column("acknowledged_by", sa.Text()))
+    op.create_index(
+        "ix_alerts_entry",
+        "alerts",
+        [
+            "kind",
+            sa.text("(split_part(entry_id, '-', 1)::bigint)"),
+            sa.text("(split_part(entry_id, '-', 2)::bigint)"),
+        ],
+        postgresql_where=sa.text("entry_id IS NOT NULL"),
+    )
+    op.create_index("ix_alerts_severity", "alerts", ["severity", "received_at", "id"])
+    op.create_index("ix_alerts_src_ip", "alerts", ["src_ip", "received_at", "id"])
+    op.create_index("ix_alerts_dest_ip", "alerts", ["dest_ip", "received_at", "id"])
+    op.create_index(
+        "ix_alerts_investigation",
+        "alerts",
+        ["investigation_id", "received_at", "id"],
+        postgresql_where=sa.text("investigation_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_alerts_unacknowledged",
+        "alerts",
+        ["received_at", "id"],
+        postgresql_where=sa.text("acknowledged_at IS NULL"),
+    )
+    op.create_table(
+        "investigations",
+        sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("rule", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("agent", sa.Text(), nullable=False),
+        sa.Column("severity", sa.Text(), nullable=False),
+        sa.Column("alerts", sa.Integer(), nullable=False),
+        _at("first_alert_at", nullable=False),
+        _at("last_alert_at", nullable=False),
+        _at("opened_at", nullable=False, server_default=sa.text("now()")),
+        _at("open_until", nullable=False),
+        _at("closed_at"),
+        sa.Column("task_ids", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(
+        "uq_investigations_open",
+        "investigations",
+        ["rule", "key"],
+        unique=True,
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_index("ix_investigations_opened", "investigations", ["opened_at", "id"])
+    op.create_table(
+        "sessions",
+        sa.Column("hash", sa.Text(), nullable=False),
+        sa.Column("key_id", sa.Text(), nullable=False),
+        _at("created_at", nullable=False, server_default=sa.text("now()")),
+        _at("expires_at", nullable=False),
+        sa.PrimaryKeyConstraint("hash"),
+    )
+    op.create_index("ix_sessions_expires", "sessions", ["expires_at"])
+
+
+def downgrade() -> None:
+    op.drop_table("sessions")
+    op.drop_table("investigations")
+    for name in ("unacknowledged", "investigation", "dest_ip", "src_ip", "severity", "entry"):
+        op.drop_index(f"ix_alerts_{name}", table_name="alerts")
+    for name in ("acknowledged_by", "acknowledged_at", "investigation_id", "entry_id"):
+        op.drop_column("alerts", name)
