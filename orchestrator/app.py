@@ -14,9 +14,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cached_property
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.client import set_submitter
+from orchestrator.errors import Overloaded, Unavailable
 from orchestrator.registry import AgentRegistry, load_agents
 from orchestrator.runtime.dispatcher import Dispatcher, Limits
 from orchestrator.runtime.isolated import IsolatedRunner
@@ -332,11 +334,24 @@ async def run_roles(
             extra={"event": "process.started"},
         )  # fmt: skip
         _settle_memory()
+        await _say(parts, "process.started", roles)
         if ready is not None:
             await ready(parts)
         await run_services(groups, stopped=stopped)
+        await _say(parts, "process.stopped", roles)
     finally:
         await parts.close()
+
+
+async def _say(parts: Parts, action: str, roles: Sequence[str]) -> None:
+    """Note in the audit who was at work, and from when to when. One that was killed has no end."""
+    detail = {"roles": list(roles), "version": version("aurora-orchestrator")}
+    try:
+        await parts.publisher.audit(
+            action, object_type="process", object_id=parts.name, detail=detail
+        )
+    except (Unavailable, Overloaded) as error:  # no reason not to start, or not to end
+        logger.warning("%s is not audited: %s", action, error, extra={"event": "process.unheard"})
 
 
 def _settle_memory() -> None:

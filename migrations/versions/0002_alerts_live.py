@@ -1,4 +1,4 @@
-"""Alerts that people live with: where each stood on its stream, who saw to it, what it belongs to.
+"""Alerts that people live with, their investigations, sign-ins, and the search of the audit.
 
 Revision ID: 0002
 Revises: 0001
@@ -81,9 +81,23 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("hash"),
     )
     op.create_index("ix_sessions_expires", "sessions", ["expires_at"])
+    op.create_index(
+        "ix_audit_events_act",
+        "audit_events",
+        ["action", "at", "id"],
+        postgresql_where=sa.text("action NOT LIKE 'task.%'"),
+    )
+    op.create_index(
+        "ix_audit_events_person",
+        "audit_events",
+        ["actor", "at", "id"],
+        postgresql_where=sa.text("actor LIKE 'key:%'"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_audit_events_person", table_name="audit_events")
+    op.drop_index("ix_audit_events_act", table_name="audit_events")
     op.drop_table("sessions")
     op.drop_table("investigations")
     for name in ("unacknowledged", "investigation", "dest_ip", "src_ip", "severity", "entry"):

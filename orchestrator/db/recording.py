@@ -17,6 +17,7 @@ from orchestrator.record import (
     TaskRecord,
     Writes,
 )
+from orchestrator.redaction import redacted
 from orchestrator.task import TaskId, TaskState
 
 TASK_COLUMNS = {
@@ -171,7 +172,7 @@ async def write(connection: AsyncConnection, writes: Writes) -> int:
             (INSERT_RESULTS, list(writes.results.values())),
             (UPSERT_ATTEMPTS, list(writes.attempts.values())),
             (INSERT_DEAD_LETTERS, writes.dead_letters),
-            (INSERT_AUDIT, writes.audit),
+            (INSERT_AUDIT, _without_secrets(writes.audit)),
         ],
         asked="(SELECT count(*) FROM w0 WHERE made)" if tasks else "0",
     )
@@ -180,7 +181,19 @@ async def write(connection: AsyncConnection, writes: Writes) -> int:
 
 async def write_audit(connection: AsyncConnection, entries: Sequence[AuditEntry]) -> int:
     """Write audit entries; how many were new."""
-    return len(await INSERT_AUDIT.run(connection, entries))
+    return len(await INSERT_AUDIT.run(connection, _without_secrets(entries)))
+
+
+def _without_secrets(entries: Sequence[AuditEntry]) -> list[AuditEntry]:
+    """What the audit's rows say. The other door to it, acceptance's, says an agent and a state."""
+    return [
+        entry._replace(
+            before=redacted(entry.before),
+            after=redacted(entry.after),
+            detail=redacted(entry.detail),
+        )
+        for entry in entries
+    ]
 
 
 def _known(row: Any) -> TaskRecord:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.db.accepting import accept, accept_new
 from orchestrator.db.models import ResultRow, TaskRow
-from orchestrator.db.recording import INSERT_AUDIT
+from orchestrator.db.recording import write_audit
 from orchestrator.db.session import Database
 from orchestrator.errors import TaskNotFound
 from orchestrator.event import EventKind, TaskEvent
@@ -129,5 +129,5 @@ class TaskStore:
                     id=new_id(), at=now, action="task.cancel_requested", actor=actor,
                     object_type="task", object_id=task_id, before={"state": state.value},
                 )  # fmt: skip
-                await INSERT_AUDIT.run(await session.connection(), [entry])
+                await write_audit(await session.connection(), [entry])
             return state, row.agent, row.attempt

@@ -350,6 +350,13 @@ MUTANTS = {
         "if False:",
         "tests/unit/test_message.py::test_json_that_is_none",
     ),
+    "secrets in the audit": Mutant(
+        "P10",
+        "orchestrator/db/recording.py",
+        "            detail=redacted(entry.detail),",
+        "            detail=entry.detail,",
+        "tests/integration/test_api_lists.py::test_a_secret_does_not_reach_the_audit",
+    ),
 }
 
 
