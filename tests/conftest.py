@@ -16,7 +16,7 @@ from orchestrator.streams.connection import Streams
 from orchestrator.streams.names import Keys
 from tests.servers import Servers, start_servers
 
-TEMPLATE = "aurora_template"
+TEMPLATE = f"template{secrets.token_hex(6)}"  # of this process alone: a server may be shared
 _started: list[str] = []
 
 
@@ -27,6 +27,7 @@ def servers() -> Iterator[Servers]:
         _started.append(found.kind)
         asyncio.run(_make_template(found))
         yield found
+        asyncio.run(_drop_template(found))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -98,3 +99,9 @@ async def _make_template(servers: Servers) -> None:
     database = Database(url)
     await schema.upgrade(database)
     await database.close()
+
+
+async def _drop_template(found: Servers) -> None:
+    admin = await asyncpg.connect(found.database_url)
+    await admin.execute(f"DROP DATABASE {TEMPLATE}")
+    await admin.close()

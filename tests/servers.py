@@ -1,4 +1,8 @@
-"""Real servers for the tests: by testcontainers where a Docker engine answers, else embedded."""
+"""Real servers for the tests: by testcontainers where a Docker engine answers, else embedded.
+
+AURORA_TEST_POSTGRES_URL names a Postgres that runs already, to make databases of one's own on: the
+mutants' processes share one. Each has a Redis of its own, whose memory some of them limit.
+"""
 
 import contextlib
 import os
@@ -69,10 +73,12 @@ def _containers() -> Iterator[Servers]:
         .with_exposed_ports(6379)
         .waiting_for(LogMessageWaitStrategy("Ready to accept connections"))
     )
-    with postgres, redis:
+    given = os.environ.get("AURORA_TEST_POSTGRES_URL")
+    with redis, contextlib.nullcontext() if given else postgres:
         yield Servers(
             redis_url=f"redis://{redis.get_container_host_ip()}:{redis.get_exposed_port(6379)}/0",
-            database_url=(
+            database_url=given
+            or (
                 f"postgresql://aurora:{password}@{postgres.get_container_host_ip()}"
                 f":{postgres.get_exposed_port(5432)}/aurora"
             ),
@@ -87,11 +93,15 @@ def _embedded(why: str) -> Iterator[Servers]:
 
     home = Path(tempfile.mkdtemp(prefix="aurora-tests-"))
     valkey, postgres = EmbeddedValkey(home / "valkey"), EmbeddedPostgres(home / "postgres")
+    given = os.environ.get("AURORA_TEST_POSTGRES_URL")
     try:
         yield Servers(
-            redis_url=valkey.start(), database_url=postgres.start(), kind=f"embedded servers{why}"
+            redis_url=valkey.start(),
+            database_url=given or postgres.start(),
+            kind=f"embedded servers{why}",
         )
     finally:
         valkey.stop()
-        postgres.stop()
+        if not given:
+            postgres.stop()
         shutil.rmtree(home, ignore_errors=True)

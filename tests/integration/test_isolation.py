@@ -290,6 +290,11 @@ async def test_a_killed_workers_children_die_with_it(word):
         said = await asyncio.to_thread(worker.stdout.readline)
         child, *others = map(int, said.split())
         assert psutil.pid_exists(child)
+        if word == "holds_the_lock":
+            # It has told before it begins: until then its uplink would see that the worker is gone.
+            computing = psutil.Process(child).cpu_times
+            begun = computing().user + 0.1
+            await wait_until(lambda: computing().user > begun, what="it holds the lock")
 
         worker.send_signal(signal.SIGKILL)
         worker.wait()

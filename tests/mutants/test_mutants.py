@@ -360,7 +360,7 @@ MUTANTS = {
 }
 
 
-def without(name: str) -> "subprocess.CompletedProcess[str]":
+def without(name: str, servers: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     """Run the mutant's test in a copy of the tree without its guard."""
     with tempfile.TemporaryDirectory(prefix="aurora-mutant-") as directory:
         mutant = MUTANTS[name]
@@ -368,7 +368,7 @@ def without(name: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", mutant.test],
             cwd=directory,
-            env={**os.environ, "PYTHONPATH": directory},
+            env={**os.environ, **servers, "PYTHONPATH": directory},
             capture_output=True,
             text=True,
             timeout=170,

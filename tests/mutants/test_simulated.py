@@ -29,7 +29,7 @@ AGAINST = {
 }
 
 
-def without(name: str) -> "subprocess.CompletedProcess[str]":
+def without(name: str, servers: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     """Run seeds in a copy of the tree without the guard."""
     with tempfile.TemporaryDirectory(prefix="aurora-mutant-") as directory:
         take_away(GUARDS[name], Path(directory))
@@ -37,7 +37,7 @@ def without(name: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "tests.simulation", *seeds],
             cwd=directory,
-            env={**os.environ, "PYTHONPATH": directory},
+            env={**os.environ, **servers, "PYTHONPATH": directory},
             capture_output=True,
             text=True,
             check=False,
