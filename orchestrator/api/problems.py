@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from orchestrator.db.alerts import AlertNotFound
 from orchestrator.db.letters import LetterClosed, LetterNotFound
 from orchestrator.errors import (
     InvalidInput,
@@ -44,6 +45,7 @@ Wrong = dict[str, str]  # {"pointer": JSON pointer, "message": what is wrong}
 # The first that fits, so a class stands before its parent.
 _STATUS: Mapping[type[OrchestratorError], tuple[int, str]] = {
     TaskNotFound: (404, "task_not_found"),
+    AlertNotFound: (404, "alert_not_found"),
     LetterNotFound: (404, "dead_letter_not_found"),
     LetterClosed: (409, "dead_letter_closed"),
     TaskIdConflict: (409, "task_id_conflict"),

@@ -239,6 +239,10 @@ class AlertSummary(Shown):
     occurred_at: datetime
     received_at: datetime
     task_ids: list[str]
+    entry_id: str | None = Field(description="on the stream of its kind; `last_id` of a live feed")
+    investigation_id: str | None
+    acknowledged_at: datetime | None
+    acknowledged_by: str | None
 
 
 class AlertOut(AlertSummary):

@@ -44,6 +44,7 @@ class Scope(StrEnum):
     AUDIT_READ = "audit:read"
     ALERTS_READ = "alerts:read"
     ALERTS_WRITE = "alerts:write"
+    ALERTS_ACKNOWLEDGE = "alerts:acknowledge"  # a sensor's key writes, and sees to nothing
     ADMIN = "admin"
 
 

@@ -15,7 +15,6 @@ from orchestrator.settings import Settings
 from orchestrator.streams.connection import Streams
 from orchestrator.streams.consumer import Consumer
 from orchestrator.streams.names import AUDITOR
-from orchestrator.task import new_id
 from tests.api import Api, serving
 from tests.support import wait_until
 
@@ -181,31 +180,6 @@ async def test_a_secret_does_not_reach_the_audit(api: Api):
     await running
 
     assert item["detail"] == {"password": "[redacted]", "said": f"ak_{'a1' * 8}_[redacted]"}
-
-
-async def test_alerts_are_listed_and_read(api: Api):
-    """As the alert handlers wrote them."""
-    ids = [new_id() for _ in range(3)]
-    async with api.parts.database.transaction() as connection:
-        for n, alert_id in enumerate(ids):
-            await connection.execute(
-                text(
-                    "INSERT INTO alerts (id, kind, source, severity, signature, category,"
-                    " occurred_at, received_at, details, task_ids) VALUES (:id, :kind, 's', 'high',"
-                    " 'sig', 'c', now(), now(), '{\"dns\": 1}', '{}')"
-                ),
-                {"id": alert_id, "kind": "cps" if n == 2 else "network"},
-            )
-
-    found = await _all(api, "/api/v1/alerts", limit=2)
-    cps = await _all(api, "/api/v1/alerts", limit=2, kind="cps", severity="high")
-    one = (await api.client.get(f"/api/v1/alerts/{ids[0]}")).json()
-    nobody = await api.client.get(f"/api/v1/alerts/{new_id()}")
-
-    assert [each["id"] for each in found] == ids[::-1]
-    assert [each["id"] for each in cps] == [ids[2]]
-    assert one["details"] == {"dns": 1}
-    assert nobody.status_code == 404
 
 
 async def test_agents_are_listed_with_their_schemas(api: Api):

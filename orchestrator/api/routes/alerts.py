@@ -1,4 +1,4 @@
-"""/api/v1/alerts: accept one or many onto their streams, list, read."""
+"""/api/v1/alerts: accept one or many onto their streams, search, read, acknowledge."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import Body, Query
 from pydantic_core import to_json
 
-from orchestrator.alert import AlertKind, Severity, normalise
+from orchestrator.alert import LARGEST_INT, AlertKind, Severity, normalise
 from orchestrator.api import paging
 from orchestrator.api.auth import Actor, needs
 from orchestrator.api.paging import Cursor, Limit, Listed, Moment, Text
@@ -16,6 +16,7 @@ from orchestrator.api.problems import Problem, wrong
 from orchestrator.api.requests import BulkRoute, guarded
 from orchestrator.api.schemas import AlertOut, AlertsAccepted, AlertSummary
 from orchestrator.db import listing
+from orchestrator.db.alerts import AlertNotFound, acknowledge, unacknowledge
 from orchestrator.db.keys import Scope
 from orchestrator.errors import Overloaded, PayloadTooLarge, Rejected
 from orchestrator.runtime.room import REFUSE_AT
@@ -76,17 +77,32 @@ async def list_alerts(
     *,
     kind: AlertKind | None = None,
     severity: Severity | None = None,
+    min_severity: Annotated[Severity | None, Query(description="this one or a higher one")] = None,
     source: Text | None = None,
+    address: Annotated[Text | None, Query(description="either end of the connection")] = None,
     src_ip: Text | None = None,
+    dest_ip: Text | None = None,
+    signature: Annotated[Text | None, Query(description="contained; case does not matter")] = None,
+    signature_id: Annotated[int | None, Query(ge=0, le=LARGEST_INT)] = None,
+    acknowledged: bool | None = None,
+    investigation_id: UUID | None = None,
     since: Moment | None = None,
     until: Moment | None = None,
     limit: Limit = paging.DEFAULT_LIMIT,
     cursor: Cursor = None,
 ) -> Listed[AlertSummary]:
-    """Alerts by arrival, the newest first; `since` is included, `until` is not."""
+    """Alerts by arrival, the newest first; `since` is included, `until` is not.
+
+    A page looks at a hundred thousand alerts at most. Where few of them match it is short, or
+    empty, and `next_cursor` goes on from there; only null is the end.
+    """
     filters: dict[str, Any] = {
-        "kind": kind and kind.value, "severity": severity and severity.value, "source": source,
-        "src_ip": src_ip, "since": since, "until": until,
+        "kind": kind and kind.value, "severity": severity and severity.value,
+        "min_severity": min_severity and min_severity.value, "source": source, "address": address,
+        "src_ip": src_ip, "dest_ip": dest_ip, "signature": signature, "signature_id": signature_id,
+        "acknowledged": acknowledged,
+        "investigation_id": investigation_id and str(investigation_id),
+        "since": since, "until": until,
     }  # fmt: skip
     after = paging.after(cursor, filters)
     page = await listing.alerts(parts.database, **filters, after=after, limit=limit)
@@ -98,8 +114,30 @@ async def read_alert(alert_id: UUID, parts: Parts) -> AlertOut:
     """One alert with everything that its sensor said."""
     found = await listing.alert(parts.database, str(alert_id))
     if found is None:
-        raise Problem(404, "alert_not_found", f"no alert {alert_id}")
+        raise AlertNotFound([str(alert_id)])
     return AlertOut.model_validate(found)
+
+
+@router.post(
+    "/{alert_id}/acknowledge",
+    operation_id="acknowledgeAlert",
+    dependencies=[needs(Scope.ALERTS_ACKNOWLEDGE)],
+)
+async def acknowledge_alert(alert_id: UUID, parts: Parts, actor: Actor) -> AlertOut:
+    """Note that the caller sees to this alert. Who was first stays, however often it is said."""
+    (row,) = await acknowledge(parts.database, [str(alert_id)], actor=actor)
+    return AlertOut.model_validate(row)
+
+
+@router.post(
+    "/{alert_id}/unacknowledge",
+    operation_id="unacknowledgeAlert",
+    dependencies=[needs(Scope.ALERTS_ACKNOWLEDGE)],
+)
+async def unacknowledge_alert(alert_id: UUID, parts: Parts, actor: Actor) -> AlertOut:
+    """Take an acknowledgement back, whoever gave it."""
+    (row,) = await unacknowledge(parts.database, [str(alert_id)], actor=actor)
+    return AlertOut.model_validate(row)
 
 
 def _ready(
