@@ -4,10 +4,12 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from orchestrator.alert import Alert, NotAnAlert, normalise
+from orchestrator.alert import Alert
 from orchestrator.db.alerts import ReceivedAlert, store_alerts
 from orchestrator.db.session import Database
 from orchestrator.errors import DeadReason, Overloaded, Rejected, Unavailable
+from orchestrator.formats.foreign import NotAnAlert
+from orchestrator.formats.normalise import normalise
 from orchestrator.record import AuditEntry, Unrecordable, Writes
 from orchestrator.registry import AgentClass, AgentRegistry
 from orchestrator.runtime.letter import letter_of

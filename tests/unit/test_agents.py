@@ -27,7 +27,8 @@ from agents.enrich import (
 from agents.report import DailyReport, Report, ReportInput
 from agents.triage import Action, History, Side, Triage, Verdict, classify, judge, side_of
 from orchestrator import Alert, RunContext, Severity
-from orchestrator.alert import NotAnAlert, normalise
+from orchestrator.formats.foreign import NotAnAlert
+from orchestrator.formats.normalise import normalise
 from orchestrator.registry import load_agents
 from orchestrator.task import Task, new_id
 from tests.make_sample import FILE, lines

@@ -18,11 +18,11 @@ from orchestrator.alert import (
     LONGEST_SIGNATURE,
     Alert,
     AlertRule,
-    NotAnAlert,
     Severity,
-    normalise,
 )
 from orchestrator.errors import ConfigurationError, MalformedMessage, Rejected
+from orchestrator.formats.foreign import NotAnAlert
+from orchestrator.formats.normalise import normalise
 from orchestrator.task import Priority, new_id
 
 ID = "018f2a00-0000-7000-8000-000000000001"

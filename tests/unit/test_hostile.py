@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import Agent
-from orchestrator.alert import AlertRule, normalise
+from orchestrator.alert import AlertRule
 from orchestrator.db.bulk import texts
 from orchestrator.db.recording import (
     INSERT_AUDIT,
@@ -19,6 +19,7 @@ from orchestrator.db.recording import (
 )
 from orchestrator.errors import InvalidInput, Rejected
 from orchestrator.fold import fold
+from orchestrator.formats.normalise import normalise
 from orchestrator.record import HeardEvent, SeenTask, Writes
 from orchestrator.services import auditor
 from orchestrator.streams.message import decode, decode_event, decode_task, dump, raw_fields

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import Body, Query
 from pydantic_core import to_json
 
-from orchestrator.alert import LARGEST_INT, AlertKind, Severity, normalise
+from orchestrator.alert import LARGEST_INT, AlertKind, Severity
 from orchestrator.api import paging
 from orchestrator.api.auth import Actor, needs
 from orchestrator.api.paging import Cursor, Limit, Listed, Moment, Text
@@ -19,6 +19,7 @@ from orchestrator.db import listing
 from orchestrator.db.alerts import AlertNotFound, acknowledge, unacknowledge
 from orchestrator.db.keys import Scope
 from orchestrator.errors import Overloaded, PayloadTooLarge, Rejected
+from orchestrator.formats.normalise import normalise
 from orchestrator.runtime.room import REFUSE_AT
 from orchestrator.streams.names import ALERTS, CPS_ALERTS, Stream
 from orchestrator.task import new_id
