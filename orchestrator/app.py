@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.client import set_submitter
-from orchestrator.errors import Overloaded, Unavailable
+from orchestrator.errors import ConfigurationError, Overloaded, Unavailable
 from orchestrator.registry import AgentRegistry, load_agents
 from orchestrator.runtime.dispatcher import Dispatcher, Limits
 from orchestrator.runtime.isolated import IsolatedRunner
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from orchestrator.api.parts import ApiParts
     from orchestrator.db.session import Database
     from orchestrator.db.tasks import TaskStore
+    from orchestrator.mqtt import Broker
 
 logger = logging.getLogger("aurora.app")
 
@@ -266,6 +268,51 @@ async def scheduler(parts: Parts) -> list[Service]:
     ]
 
 
+async def bridge(parts: Parts) -> list[Service]:
+    """Takes readings from an MQTT broker. Raises ConfigurationError."""
+    settings = parts.settings
+    broker = open_broker(settings)
+    from orchestrator.mapping import load_mappings  # noqa: PLC0415 - for those who have a broker
+    from orchestrator.services.bridge import Bridge  # noqa: PLC0415 - loads paho
+
+    return [
+        Bridge(
+            broker,
+            load_mappings(Path(settings.bridge_mappings)),
+            parts.publisher,
+            parts.room,
+            max_payload=settings.mqtt_max_payload,
+        )
+    ]
+
+
+def open_broker(settings: Settings, *, looking: bool = False) -> "Broker":
+    """The broker that the settings name, not connected. Raises ConfigurationError.
+
+    `looking`: under a name of our own, so that a bridge that runs keeps its session.
+    """
+    if settings.mqtt_url is None:
+        raise ConfigurationError(
+            "no MQTT broker; set AURORA_MQTT_URL=mqtts://user:password@host and"
+            " AURORA_BRIDGE_MAPPINGS (docs/bridge.md)"
+        )
+    try:
+        from orchestrator.mqtt import Broker, address_of, trust  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigurationError(
+            "the MQTT bridge needs its extra: pip install 'aurora-orchestrator[mqtt]'"
+        ) from error
+    address = address_of(settings.mqtt_url.get_secret_value())
+    certificates = (settings.mqtt_ca, settings.mqtt_certificate, settings.mqtt_key)
+    return Broker(
+        address,
+        client_id=f"{settings.mqtt_client_id}-doctor" if looking else settings.mqtt_client_id,
+        tls=trust(*certificates) if address.tls else None,
+        session=settings.mqtt_session,
+        clean=looking,
+    )
+
+
 async def api(parts: Parts, *, listener: socket.socket | None = None) -> list[Service]:
     """Serves HTTP, on a socket that listens already where the caller has one."""
     from orchestrator.api.app import create_app  # noqa: PLC0415 - loads FastAPI
@@ -295,11 +342,17 @@ ROLES: dict[str, Builder] = {
     "api": api,
     "scheduler": scheduler,
     "alerts": alerts,
+    "bridge": bridge,
     "worker": worker,
     "recorder": recorder,
 }
 
-INTAKE = ("api", "scheduler", "alerts")  # stopped together, before the worker
+INTAKE = ("api", "scheduler", "alerts", "bridge")  # stopped together, before the worker
+
+
+def usable_roles(settings: Settings) -> list[str]:
+    """Every role, the bridge only where there is a broker."""
+    return [each for each in ROLES if each != "bridge" or settings.mqtt_url is not None]
 
 
 async def run_roles(
@@ -321,7 +374,7 @@ async def run_roles(
         loop.add_signal_handler(number, stopped.set)
     try:
         await parts.streams.check_server()
-        if set(roles) != {"worker"}:
+        if not set(roles) <= {"worker", "bridge"}:
             from orchestrator.db import schema  # noqa: PLC0415 - loads SQLAlchemy and alembic
 
             await schema.check(parts.database)

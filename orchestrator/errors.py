@@ -6,6 +6,7 @@ OrchestratorError
 │   ├── AgentsNotImportable
 │   ├── DuplicateAgent
 │   ├── InvalidSchedule
+│   ├── InvalidMapping          of the MQTT bridge: which field, and what would be right
 │   ├── UnsuitableServer        eviction policy, version, cluster without a hash tag
 │   └── SchemaNotAtHead
 ├── NotConnected                delay() outside `async with orchestrator.connect()`
@@ -18,6 +19,7 @@ OrchestratorError
 ├── TaskNotFound
 ├── TaskUnsuccessful            handle.get() of a task that ended otherwise than succeeded
 ├── Unavailable                 a server does not answer; trying later is right
+│   └── BrokerRefused           the MQTT broker answers, and will not have us as we are
 └── Overloaded                  we refuse so that nothing grows without bound; says when to return
 """
 
@@ -72,6 +74,10 @@ class DuplicateAgent(ConfigurationError):
 
 class InvalidSchedule(ConfigurationError):
     """A cron line or time zone cannot be read."""
+
+
+class InvalidMapping(ConfigurationError):
+    """The bridge's file of mappings cannot be used; says where and what would be right."""
 
 
 class UnsuitableServer(ConfigurationError):
@@ -185,6 +191,17 @@ class Unavailable(OrchestratorError):
         self.what = what
         self.retry_after = retry_after  # seconds
         super().__init__(f"{what} is not available: {why}")
+
+
+class BrokerRefused(Unavailable):
+    """An MQTT broker that does not let us in, or that we do not trust; somebody must put it right.
+
+    No ConfigurationError: a broker may be wrong for an hour, and its neighbours here go on.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__("the MQTT broker", why, retry_after=30)
+        self.args = (why,)
 
 
 class Overloaded(OrchestratorError):

@@ -76,6 +76,19 @@ class Settings(BaseSettings):
     reconcile_grace: Seconds = timedelta(seconds=3)  # before an unpublished row is looked at
     database_pool: int = Field(default=10, ge=2)
 
+    # The MQTT bridge
+    mqtt_url: SecretStr | None = None  # mqtt[s]://user:password@host:port; None: no bridge
+    mqtt_ca: str | None = None  # a PEM file of the CAs to trust; None: the system's
+    mqtt_certificate: str | None = None  # ours, PEM, for brokers that ask for one
+    mqtt_key: str | None = None  # its key, where that is another file
+    # The broker keeps our session under this name: the same after a restart, another per bridge.
+    mqtt_client_id: str = Field(default="aurora-bridge", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    mqtt_session: Seconds = Field(  # how long the broker keeps it for us while we are away
+        default=timedelta(days=7), ge=timedelta(minutes=1), le=timedelta(days=3650)
+    )
+    mqtt_max_payload: int = Field(default=64 * 1024, ge=16, le=1024 * 1024)  # bytes of a message
+    bridge_mappings: str = "bridge.toml"
+
     # HTTP
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
@@ -96,6 +109,14 @@ class Settings(BaseSettings):
             raise ValueError("AURORA_REDIS_URL starts with redis://, rediss:// or unix://")
         if not self.database_url.get_secret_value().startswith(("postgresql", "postgres://")):
             raise ValueError("AURORA_DATABASE_URL starts with postgresql://")
+        if self.mqtt_url is not None:
+            mqtt = self.mqtt_url.get_secret_value()
+            if not mqtt.startswith(("mqtt://", "mqtts://")):
+                raise ValueError("AURORA_MQTT_URL starts with mqtt:// or mqtts:// (TLS)")
+            if (self.mqtt_ca or self.mqtt_certificate) and not mqtt.startswith("mqtts://"):
+                raise ValueError("AURORA_MQTT_CA and _CERTIFICATE are for TLS: mqtts://")
+        if self.mqtt_key is not None and self.mqtt_certificate is None:
+            raise ValueError("AURORA_MQTT_KEY needs AURORA_MQTT_CERTIFICATE beside it")
         return self
 
     @property

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator.app import ROLES, Builder, Parts, api, run_roles
+from orchestrator.app import ROLES, Builder, Parts, api, run_roles, usable_roles
 from orchestrator.cli.data_directory import DataDirectory
 from orchestrator.cli.worker_process import Reloader, WorkerProcess
 from orchestrator.db import schema
@@ -69,7 +69,7 @@ class DevSession:
         builders: dict[str, Builder] = {
             "announcement": partial(self._announcement, worker),
             "reload": partial(self._reloader, worker),
-            **ROLES,
+            **{role: ROLES[role] for role in usable_roles(self.settings)},
             "api": partial(api, listener=self.listener),
             "worker": partial(self._worker, worker),
         }

@@ -1,4 +1,4 @@
-"""`aurora worker`, `recorder`, `scheduler`, `api`, `up`: processes that run until told to stop."""
+"""`aurora worker`, `recorder`, `scheduler`, `bridge`, `api`, `up`: processes that run on."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,8 +29,8 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 def serve(roles: Sequence[str], log_level: str, **given: Any) -> None:
-    """Run these roles until SIGTERM or SIGINT. Raises ConfigurationError, Unavailable."""
-    from orchestrator.app import run_roles
+    """Run these roles, or all, until SIGTERM or SIGINT. Raises ConfigurationError, Unavailable."""
+    from orchestrator.app import run_roles, usable_roles
 
     if log_level not in LEVELS:
         raise typer.BadParameter(f"{log_level!r} is none of {', '.join(LEVELS)}")
@@ -39,7 +39,8 @@ def serve(roles: Sequence[str], log_level: str, **given: Any) -> None:
     async def ready(_: "Parts") -> None:
         say_ready()
 
-    opening.run_long(run_roles(opening.settings(**given), roles, ready=ready))
+    settings = opening.settings(**given)
+    opening.run_long(run_roles(settings, roles or usable_roles(settings), ready=ready))
 
 
 def worker(
@@ -59,6 +60,11 @@ def scheduler(log_level: LogLevel = "info") -> None:
     serve(["scheduler"], log_level)
 
 
+def bridge(log_level: LogLevel = "info") -> None:
+    """Take readings from an MQTT broker [AURORA_MQTT_URL, AURORA_BRIDGE_MAPPINGS]."""
+    serve(["bridge"], log_level)
+
+
 def api(host: Host = None, port: Port = None, log_level: LogLevel = "info") -> None:
     """Serve the HTTP API."""
     serve(["api"], log_level, host=host, port=port)
@@ -73,10 +79,13 @@ def up(
     port: Port = None,
     log_level: LogLevel = "info",
 ) -> None:
-    """Run several roles in one process: api, scheduler, alerts, worker, recorder."""
+    """Run several roles in one process: api, scheduler, alerts, bridge, worker, recorder.
+
+    The bridge is among all of them where AURORA_MQTT_URL names a broker.
+    """
     from orchestrator.app import ROLES
 
-    wanted = [each.strip() for each in roles.split(",") if each.strip()] or list(ROLES)
+    wanted = [each.strip() for each in roles.split(",") if each.strip()]
     if strange := [each for each in wanted if each not in ROLES]:
         raise typer.BadParameter(f"no role {strange[0]!r}; there are {', '.join(ROLES)}")
     serve(wanted, log_level, concurrency=concurrency, host=host, port=port)
