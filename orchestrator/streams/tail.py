@@ -7,16 +7,15 @@ import asyncio
 import logging
 from collections import OrderedDict, defaultdict
 
-from orchestrator.errors import MalformedMessage, Overloaded, Unavailable
+from orchestrator.errors import MalformedMessage
 from orchestrator.event import TaskEvent
 from orchestrator.streams.connection import Streams, translated
-from orchestrator.streams.consumer import BACKOFF, BLOCK
-from orchestrator.streams.message import Fields, decode, decode_event, fields_of
+from orchestrator.streams.following import PAGE, follow, order
+from orchestrator.streams.message import Fields, decode, decode_event
 from orchestrator.task import TaskId
 
 logger = logging.getLogger("aurora.tail")
 
-PAGE = 1000  # entries a read
 PAGES = 5  # of the past that one wait looks through
 RECENT = 10_000  # ends kept for waits that begin after them
 
@@ -29,7 +28,6 @@ class ResultTail:
         self._streams = streams
         self._waiting: dict[TaskId, list[asyncio.Future[TaskEvent]]] = defaultdict(list)
         self._reading: asyncio.Task[None] | None = None
-        self._position: str | None = None
         self._heard_from = (0, 0)  # ends of entries after this one are in `_recent`, or were heard
         self._recent: OrderedDict[TaskId, TaskEvent] = OrderedDict()
         self._starting = asyncio.Lock()
@@ -48,7 +46,7 @@ class ResultTail:
             future.set_result(self._recent[task_id])
             return future
         self._waiting[task_id].append(future)
-        if since and _order(since) < self._heard_from:
+        if since and order(since) < self._heard_from:
             past = await self._find_past(task_id, since=since)
             if past is not None and not future.done():
                 future.set_result(past)
@@ -57,9 +55,9 @@ class ResultTail:
     async def _start(self, since: str | None) -> None:
         if self._reading is None:
             # The millisecond of an entry on another stream of the same server: the end is later.
-            self._position = f"{since.partition('-')[0]}-0" if since else await self._last_id()
-            self._heard_from = _order(self._position)
-            self._reading = asyncio.create_task(self._read(), name="aurora result tail")
+            begin = f"{since.partition('-')[0]}-0" if since else await self._last_id()
+            self._heard_from = order(begin)
+            self._reading = asyncio.create_task(self._read(begin), name="aurora result tail")
 
     def forget(self, task_id: TaskId, future: "asyncio.Future[TaskEvent]") -> None:
         """Nobody waits on this future any more."""
@@ -78,7 +76,7 @@ class ResultTail:
                     self._streams.keys.results, min=start, count=PAGE
                 )
             for entry_id, fields in page:
-                event = self._event(entry_id, fields)
+                event = self._event(entry_id.decode(), fields)
                 if event and event.task_id == task_id and event.event.state.is_terminal:
                     return event
             if len(page) < PAGE:
@@ -92,25 +90,12 @@ class ResultTail:
         if self._reading is not None:
             await self._reading
 
-    async def _read(self) -> None:
+    async def _read(self, since: str) -> None:
+        positions = {self._streams.keys.results: since}
         reader = self._streams.reader()
-        failures = 0
-        while not self._stopping:
-            try:
-                with translated():
-                    reply = await reader.call(
-                        "XREAD", "COUNT", PAGE, "BLOCK", int(BLOCK * 1000),
-                        "STREAMS", self._streams.keys.results, self._position or "$",
-                    )  # fmt: skip
-                failures = 0
-            except (Unavailable, Overloaded):
-                await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
-                failures += 1
-                continue
-            for _, entries in reply or ():
-                for entry_id, flat in entries:
-                    self._position = entry_id.decode()
-                    self._hear(self._event(entry_id, fields_of(flat)), self._position)
+        async for read in follow(reader, positions, stopping=lambda: self._stopping):
+            for each in read.entries:
+                self._hear(self._event(each.entry_id, each.fields), each.entry_id)
 
     async def _last_id(self) -> str:
         with translated():
@@ -126,16 +111,11 @@ class ResultTail:
         self._recent[event.task_id] = event
         if len(self._recent) > RECENT:
             self._recent.popitem(last=False)
-            self._heard_from = _order(entry_id)  # what is older may have been dropped
+            self._heard_from = order(entry_id)  # what is older may have been dropped
 
-    def _event(self, entry_id: bytes, fields: Fields) -> TaskEvent | None:
+    def _event(self, entry_id: str, fields: Fields) -> TaskEvent | None:
         key = self._streams.keys.results
         try:
-            return decode_event(decode(fields, stream=key, entry_id=entry_id.decode()))
+            return decode_event(decode(fields, stream=key, entry_id=entry_id))
         except MalformedMessage:
             return None  # the recorder sets it aside; a tail only listens
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    ms, _, sequence = entry_id.partition("-")
-    return int(ms), int(sequence or 0)

@@ -1,0 +1,305 @@
+"""The live feed of some streams: one plain XREAD tail a process, fanned out to bounded queues.
+
+No group and nothing pending: every process sees every entry. The API's WebSocket, its SSE and the
+dashboard subscribe. Who subscribes hears what comes from then on; the past is `past`'s.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from orchestrator.errors import MalformedMessage, Overloaded, Unavailable
+from orchestrator.streams.channel import Channel
+from orchestrator.streams.connection import Streams
+from orchestrator.streams.following import Entry, follow
+from orchestrator.streams.message import Fields
+from orchestrator.streams.names import Stream
+from orchestrator.streams.past import Chapter, chapter_of
+from orchestrator.streams.position import EntryId, Position
+
+logger = logging.getLogger("aurora.live")
+
+T = TypeVar("T")
+
+MOST_MESSAGES = 256  # that wait for one client: two seconds of a hundred alerts a second
+MOST_BYTES = 1024 * 1024  # of their JSON
+MOST_CLIENTS = 1000  # a process; each costs about 100 kB
+CHUNK = 64  # entries between two turns of the clients: a quarter of what a queue holds
+TURN = 0.005  # seconds that clients whose queues fill up are given, once a chunk
+RECENT = 10_000  # values whose first entry is remembered, about 2 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[T]):
+    """What an entry says, and under which name it is one thing, however often it was written."""
+
+    id: str
+    value: T
+    body: str  # as JSON, made once for all clients
+
+
+@dataclass(frozen=True, slots=True)
+class LiveMessage(Generic[T]):
+    """One entry, read; `position` is where to go on after it."""
+
+    source: str
+    entry_id: EntryId
+    position: Position
+    reading: Reading[T]
+
+
+class Ended(StrEnum):
+    """Why a subscription gives nothing more; its reader comes back with its position."""
+
+    SLOW = "slow"  # it did not read as fast as the stream grew
+    LOST = "lost"  # the stream was trimmed or reset while this process could not read it
+    STOPPING = "stopping"
+
+
+Read = Callable[[str, str, Fields], Reading[T] | None]
+
+
+class LiveTail(Generic[T]):
+    """Reads from the first subscription on, and stops with the last."""
+
+    def __init__(
+        self,
+        streams: Streams,
+        sources: Mapping[str, Stream],
+        *,
+        read: Read[T],
+        coalesce: Callable[[T], Hashable] | None = None,
+        most_clients: int = MOST_CLIENTS,
+    ) -> None:
+        """Store. `sources`: names for the streams. `read` may raise MalformedMessage.
+
+        `coalesce`: of values with the same key only the last one waits in a queue.
+        """
+        self.streams = streams
+        self.sources = dict(sources)
+        self.read = read
+        self.coalesce = coalesce
+        self.most_clients = most_clients
+        self.dropped = 0  # messages that a slow client did not take
+        self.recent = Recent()
+        self.position = Position({})
+        self._names = {streams.keys.of(stream): name for name, stream in sources.items()}
+        self._subscriptions: set[Subscription[T]] = set()
+        self._reading: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
+        self._reader: Channel | None = None
+        self._stopping = False
+
+    @property
+    def clients(self) -> int:
+        return len(self._subscriptions)
+
+    async def subscribe(self, wants: Callable[[T], bool] | None = None) -> "Subscription[T]":
+        """Everything from now on that `wants` says yes to. Raises Overloaded, Unavailable.
+
+        Leave it with `close()`, or `async with`.
+        """
+        if self.clients >= self.most_clients:
+            raise Overloaded(f"{self.clients} live clients are connected", retry_after=5)
+        found = Subscription(self, wants or (lambda _: True))
+        # Before the wait, so that the reading does not end in the meantime.
+        self._subscriptions.add(found)
+        try:
+            async with self._starting:
+                if self._reading is None and not self._stopping:
+                    chapters = await self._chapters()
+                    self.position = Position({name: each.last for name, each in chapters.items()})
+                    self._reading = asyncio.create_task(self._run(), name="aurora live tail")
+        except BaseException:
+            found.close()
+            raise
+        found.begin(self.position)
+        if self._stopping:
+            found.end(Ended.STOPPING)
+        return found
+
+    def stop(self) -> None:
+        """End every subscription at once; `close` waits for the read under way."""
+        self._stopping = True
+        self._end_all(Ended.STOPPING)
+
+    async def close(self) -> None:
+        """Stop, at most a second later."""
+        self.stop()
+        if self._reading is not None:
+            await self._reading
+
+    def left(self, subscription: "Subscription[T]") -> None:
+        """A subscription is over."""
+        self._subscriptions.discard(subscription)
+
+    def reading_of(self, source: str, entry_id: str, fields: Fields) -> Reading[T] | None:
+        """What an entry says; None where it says nothing to us."""
+        try:
+            return self.read(source, entry_id, fields)
+        except MalformedMessage:
+            return None  # its own consumer sets it aside; a feed only listens
+
+    async def _run(self) -> None:
+        reader = self._reader = self._reader or self.streams.reader()
+        try:
+            ids = {key: str(self.position[name]) for key, name in self._names.items()}
+            async for found in follow(reader, ids, stopping=self._is_done):
+                if found.unsure and not await self._in_one_piece():
+                    self._end_all(Ended.LOST)
+                for start in range(0, len(found.entries), CHUNK):
+                    self._hear(found.entries[start : start + CHUNK])
+                    await self._give_turns()
+        except Exception:
+            logger.exception("the live tail failed", extra={"event": "live.failed"})
+            self._end_all(Ended.LOST)
+        finally:
+            # No await between the last look at the subscriptions and here.
+            self._reading = None
+
+    def _hear(self, entries: Sequence[Entry]) -> None:
+        for each in entries:
+            source = self._names[each.key]
+            entry_id = EntryId.of(each.entry_id)
+            self.position = self.position.moved(source, entry_id)
+            reading = self.reading_of(source, each.entry_id, each.fields)
+            if reading is None or not self.recent.is_first(reading.id, source, entry_id):
+                continue
+            message = LiveMessage(source, entry_id, self.position, reading)
+            for subscription in list(self._subscriptions):
+                subscription.offer(message)
+
+    def _is_done(self) -> bool:
+        return self._stopping or not self._subscriptions
+
+    async def _give_turns(self) -> None:
+        # One turn of the loop: who is not held up by its network takes all that waits for it.
+        await asyncio.sleep(0)
+        if any(each.is_filling for each in self._subscriptions):
+            await asyncio.sleep(TURN)
+
+    async def _in_one_piece(self) -> bool:
+        """False where something after our position may be gone unread."""
+        try:
+            chapters = await self._chapters()
+        except (Unavailable, Overloaded):
+            return False
+        return all(each.holds(self.position[name]) for name, each in chapters.items())
+
+    async def _chapters(self) -> dict[str, Chapter]:
+        return {
+            name: await chapter_of(self.streams, stream) for name, stream in self.sources.items()
+        }
+
+    def _end_all(self, why: Ended) -> None:
+        for each in list(self._subscriptions):
+            each.end(why)
+
+
+class Subscription(Generic[T]):
+    """One client's queue. An iterator that ends when it can no longer be complete."""
+
+    def __init__(self, tail: LiveTail[T], wants: Callable[[T], bool]) -> None:
+        """Store; `LiveTail.subscribe` makes these."""
+        self._tail = tail
+        self._wants = wants
+        self._waiting: OrderedDict[Hashable, LiveMessage[T]] = OrderedDict()
+        self._bytes = 0
+        self._news = asyncio.Event()
+        self._taken: Position | None = None
+        self.ended: Ended | None = None
+        self.began = Position({})
+
+    def begin(self, position: Position) -> None:
+        """Hear everything after `position`."""
+        self.began = self._taken = position
+
+    @property
+    def position(self) -> Position:
+        """Where to go on: everything that it wants up to here was given out."""
+        if not self._waiting and self.ended is None:
+            self._taken = self._tail.position
+        assert self._taken is not None, "subscribe() begins it"  # noqa: S101 - a mistake of ours
+        return self._taken
+
+    @property
+    def is_filling(self) -> bool:
+        return 2 * len(self._waiting) > MOST_MESSAGES or 2 * self._bytes > MOST_BYTES
+
+    def offer(self, message: LiveMessage[T]) -> None:
+        """Queue it if it is wanted; never waits."""
+        if self._taken is None or self.ended or not self._wants(message.reading.value):
+            return
+        tail = self._tail
+        key: Hashable = (message.source, message.entry_id)
+        if tail.coalesce is not None:
+            key = tail.coalesce(message.reading.value)
+            if key in self._waiting:
+                self._bytes -= len(self._waiting.pop(key).reading.body)
+        self._waiting[key] = message
+        self._bytes += len(message.reading.body)
+        if len(self._waiting) > MOST_MESSAGES or self._bytes > MOST_BYTES:
+            tail.dropped += len(self._waiting)
+            self.end(Ended.SLOW)
+        self._news.set()
+
+    def end(self, why: Ended) -> None:
+        """Give nothing more out; the first reason stays."""
+        if self.ended is None:
+            self.ended = why
+            self._waiting.clear()
+            self._bytes = 0
+        self._news.set()
+
+    async def get(self, timeout: float | None = None) -> LiveMessage[T] | None:
+        """The next message; None after `timeout` seconds without one, and at the end (`ended`)."""
+        if not self._waiting and self.ended is None:
+            self._news.clear()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._news.wait()
+            except TimeoutError:
+                return None
+        if not self._waiting:
+            return None
+        _, message = self._waiting.popitem(last=False)
+        self._bytes -= len(message.reading.body)
+        self._taken = message.position
+        return message
+
+    async def __aiter__(self) -> AsyncIterator[LiveMessage[T]]:
+        while (message := await self.get()) is not None:
+            yield message
+
+    def close(self) -> None:
+        """Nobody reads it any more; may be called twice."""
+        self.end(Ended.STOPPING)
+        self._tail.left(self)
+
+
+class Recent:
+    """Where the latest values stood first, so that one that was written twice is told once.
+
+    Bounded: a second copy is known for what it is within `most` values of the first.
+    """
+
+    def __init__(self, most: int = RECENT) -> None:
+        """Empty."""
+        self._most = most
+        self._first: OrderedDict[str, tuple[EntryId, str]] = OrderedDict()
+
+    def is_first(self, id: str, source: str, entry_id: EntryId) -> bool:  # noqa: A002 - the wire's word
+        """True for the first entry of this id, as often as it is asked about."""
+        at = (entry_id, source)
+        known = self._first.get(id)
+        if known is not None and known <= at:
+            return known == at
+        # One from before all that this process has read counts as well.
+        self._first[id] = at
+        if len(self._first) > self._most:
+            self._first.popitem(last=False)
+        return True
