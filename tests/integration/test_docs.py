@@ -1,10 +1,16 @@
 """The examples in README and docs run: what a reader copies works."""
 
 import re
+import sys
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from orchestrator import Agent
 from orchestrator.client import set_submitter
 from tests.integration.test_spine import Shout, Text, rows, running
 
@@ -14,6 +20,9 @@ QUERYING = (ROOT / "docs" / "querying.md").read_text()
 
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+
+
+README_PYTHON = blocks((ROOT / "README.md").read_text(), "python")
 
 
 async def test_the_sql_of_the_page_runs(database):
@@ -42,8 +51,35 @@ async def test_the_sqlalchemy_example_runs(settings, database):
 def test_the_readmes_agent_is_an_agent():
     """The ten lines on the first screen."""
     namespace: dict = {"__name__": "readme"}
-    exec(blocks((ROOT / "README.md").read_text(), "python")[0], namespace)  # noqa: S102
+    exec(README_PYTHON[0], namespace)  # noqa: S102 - our own page
     assert namespace["Shout"].name == "shout"
+
+
+async def test_the_readmes_client_gets_its_result(settings, monkeypatch, capsys):
+    """Settings from the environment, the agent from its module, as the page has it."""
+    agent, client = (dict[str, Any](__name__="agents.shout"), dict[str, Any](__name__="client"))
+    exec(README_PYTHON[0], agent)  # noqa: S102 - our own page
+    monkeypatch.setitem(sys.modules, "agents.shout", SimpleNamespace(**agent))
+    for name in ("redis_url", "database_url"):
+        value = getattr(settings, name).get_secret_value()
+        monkeypatch.setenv(f"AURORA_{name.upper()}", value)
+    monkeypatch.setenv("AURORA_PREFIX", settings.prefix)
+    source = README_PYTHON[1]
+    assert source.endswith("asyncio.run(main())\n")
+    exec(source.removesuffix("asyncio.run(main())\n"), client)  # noqa: S102 - the same
+
+    async with running(settings, agent["Shout"]):
+        await client["main"]()
+
+    assert capsys.readouterr().out == "HELLO\n"
+
+
+def test_the_readmes_isolated_agent_is_an_agent():
+    """With the limits that the page names."""
+    given = {"Agent": Agent, "timedelta": timedelta, "Capture": BaseModel, "Findings": BaseModel}
+    namespace: dict = {"__name__": "readme", **given}
+    exec(README_PYTHON[2], namespace)  # noqa: S102 - our own page
+    assert namespace["Parse"].isolation == "process"
 
 
 @pytest.mark.parametrize(
