@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("aurora.app")
 
+READING_POOL = 4  # connections of the dashboard; a page takes one at a time
+
 Builder = Callable[["Parts"], Awaitable[list[Service]]]
 
 
@@ -94,6 +96,15 @@ class Parts:
         from orchestrator.db.session import Database  # noqa: PLC0415 - loads SQLAlchemy
 
         return Database(self.settings.async_database_url, pool_size=self.settings.database_pool)
+
+    @cached_property
+    def reading(self) -> "Database":
+        """For what people look at: given up after 2 s, and never short of connections for us."""
+        from orchestrator.db.session import Database  # noqa: PLC0415 - loads SQLAlchemy
+
+        return Database(
+            self.settings.async_database_url, pool_size=READING_POOL, statement_timeout_ms=2000
+        )
 
     @cached_property
     def store(self) -> "TaskStore":
@@ -149,6 +160,8 @@ class Parts:
             await self.tail.stop()
         if "streams" in self.__dict__:
             await self.streams.close()
+        if "reading" in self.__dict__:
+            await self.reading.close()
         if "database" in self.__dict__:
             await self.database.close()
 
@@ -315,11 +328,11 @@ def open_broker(settings: Settings, *, looking: bool = False) -> "Broker":
 
 async def api(parts: Parts, *, listener: socket.socket | None = None) -> list[Service]:
     """Serves HTTP, on a socket that listens already where the caller has one."""
-    from orchestrator.api.app import create_app  # noqa: PLC0415 - loads FastAPI
-    from orchestrator.api.server import HttpServer, listen  # noqa: PLC0415
+    from orchestrator.api.server import HttpServer, listen  # noqa: PLC0415 - loads FastAPI
+    from orchestrator.dashboard.site import create_site  # noqa: PLC0415
 
     settings = parts.settings
-    application = create_app(api_parts(parts))
+    application = create_site(api_parts(parts), reading=parts.reading)
     return [HttpServer(application, listener or listen(settings.host, settings.port))]
 
 

@@ -19,7 +19,8 @@ OrchestratorError
 ├── TaskNotFound
 ├── TaskUnsuccessful            handle.get() of a task that ended otherwise than succeeded
 ├── Unavailable                 a server does not answer; trying later is right
-│   └── BrokerRefused           the MQTT broker answers, and will not have us as we are
+│   ├── BrokerRefused           the MQTT broker answers, and will not have us as we are
+│   └── TookTooLong             a statement was given up; a narrower question may be answered
 └── Overloaded                  we refuse so that nothing grows without bound; says when to return
 """
 
@@ -202,6 +203,10 @@ class BrokerRefused(Unavailable):
     def __init__(self, why: str) -> None:
         super().__init__("the MQTT broker", why, retry_after=30)
         self.args = (why,)
+
+
+class TookTooLong(Unavailable):
+    """A statement was given up at its timeout; a narrower question may be answered."""
 
 
 class Overloaded(OrchestratorError):

@@ -93,9 +93,18 @@ class Api:
 @asynccontextmanager
 async def serving(settings: Settings, database: Database, streams: Streams) -> AsyncIterator[Api]:
     """An application of this test's own."""
+    parts = parts_of(settings, database, streams)
+    app = create_app(parts)
+    key_id, key = await keys.create_key(database, "test", ["admin"])
+    async with _client(app, {"Authorization": f"Bearer {key}"}) as client:
+        yield Api(app=app, parts=parts, client=client, key=key, key_id=key_id)
+
+
+def parts_of(settings: Settings, database: Database, streams: Streams) -> ApiParts:
+    """What the application is given, with two agents."""
     publisher = Publisher(streams, producer="api:test")
     tail = ResultTail(streams)
-    parts = ApiParts(
+    return ApiParts(
         settings=settings,
         database=database,
         streams=streams,
@@ -111,10 +120,6 @@ async def serving(settings: Settings, database: Database, streams: Streams) -> A
         ),
         registry=AgentRegistry([Echo, Anything]),
     )
-    app = create_app(parts)
-    key_id, key = await keys.create_key(database, "test", ["admin"])
-    async with _client(app, {"Authorization": f"Bearer {key}"}) as client:
-        yield Api(app=app, parts=parts, client=client, key=key, key_id=key_id)
 
 
 def _client(app: FastAPI, headers: dict[str, str] | None = None) -> httpx2.AsyncClient:

@@ -7,7 +7,7 @@ each route then names the scope that it needs, and `app.py` refuses to serve one
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -40,27 +40,38 @@ class _Remembered:
 class KeyCache:
     """Verified keys for a few seconds. Remembers hashes, never a key's text."""
 
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Store. `clock` in seconds."""
+    def __init__(
+        self,
+        database: Database,
+        *,
+        look: Callable[[Database, str], Awaitable[ApiKey | None]] = verify,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Store. `look` finds the valid key behind a text; `clock` in seconds."""
         self._database = database
+        self._look = look
         self._clock = clock
         self._known: OrderedDict[bytes, _Remembered] = OrderedDict()
 
     async def verify(self, given: str) -> ApiKey | None:
         """The valid key that this text is, None when it is none. Raises Unavailable."""
-        digest = hashlib.sha256(given.encode("utf-8", "replace")).digest()
+        digest = _digest(given)
         found = self._known.get(digest)
         if found is not None and self._clock() < found.until:
             return found.key if found.key.is_valid(datetime.now(UTC)) else None
         self._known.pop(digest, None)
         # Before the look, so that what is older than the answer never stays longer.
         asked_at = self._clock()
-        key = await verify(self._database, given)
+        key = await self._look(self._database, given)
         if key is not None:
             self._known[digest] = _Remembered(key, asked_at + CACHE_FOR)
             if len(self._known) > CACHED:
                 self._known.popitem(last=False)
         return key
+
+    def forget(self, given: str) -> None:
+        """Look it up again the next time."""
+        self._known.pop(_digest(given), None)
 
 
 class Authentication:
@@ -136,6 +147,10 @@ async def _actor(request: Request) -> str:
 
 
 Actor = Annotated[str, Depends(_actor)]  # who is written into the audit trail
+
+
+def _digest(given: str) -> bytes:
+    return hashlib.sha256(given.encode("utf-8", "replace")).digest()
 
 
 def _unauthenticated(detail: str, error: str | None) -> Problem:

@@ -36,10 +36,10 @@ class CarefulRoute(APIRoute):
         """FastAPI's hook for what comes before its own reading."""
         handler = super().get_route_handler()
         # Path parameters are not in the query, so that `?task_id=` is unknown as well.
-        known = tuple(_query_parameters(self.dependant))
+        known = tuple(query_parameters(self.dependant))
 
         async def careful(request: Request) -> Response:
-            _check_parameters(request, known)
+            check_parameters(request, known)
             read = _Read(request.scope, request.receive)
             if self.body_field is not None:
                 await read.load(self.limit(request.app.state.parts))
@@ -111,14 +111,16 @@ def _parsed(body: bytes) -> Any:
     return found
 
 
-def _query_parameters(dependant: Dependant) -> Iterator[str]:
+def query_parameters(dependant: Dependant) -> Iterator[str]:
+    """The names of what a route takes in the query."""
     for each in dependant.query_params:
         yield each.alias
     for inner in dependant.dependencies:
-        yield from _query_parameters(inner)
+        yield from query_parameters(inner)
 
 
-def _check_parameters(request: Request, known: tuple[str, ...]) -> None:
+def check_parameters(request: Request, known: tuple[str, ...]) -> None:
+    """Raise Problem for a parameter that is not known; it names the near one."""
     for name in request.query_params:
         if name not in known:
             near = get_close_matches(name, known, n=1, cutoff=0.5)

@@ -5,7 +5,7 @@ import socket
 from contextlib import nullcontext
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from orchestrator.errors import ConfigurationError
 
@@ -15,7 +15,7 @@ class HttpServer:
 
     name = "api"
 
-    def __init__(self, application: FastAPI, listener: socket.socket) -> None:
+    def __init__(self, application: ASGIApp, listener: socket.socket) -> None:
         """Store."""
         self.listener = listener
         self._server = uvicorn.Server(

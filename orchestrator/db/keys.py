@@ -109,7 +109,7 @@ async def verify(database: Database, given: str) -> ApiKey | None:
         right = hmac.compare_digest(_hash(secret), row.hash if row else _NOBODYS_HASH)
         if row is None or not right:
             return None
-        key = _value(row)
+        key = as_key(row)
         if not key.is_valid(now):
             return None
         if row.last_used_at is None or row.last_used_at <= now - LAST_USED_EVERY:
@@ -144,7 +144,20 @@ async def list_keys(database: Database) -> list[ApiKey]:
         rows = await session.scalars(
             select(ApiKeyRow).order_by(ApiKeyRow.created_at.desc(), ApiKeyRow.id)
         )
-        return [_value(row) for row in rows]
+        return [as_key(row) for row in rows]
+
+
+def as_key(row: ApiKeyRow) -> ApiKey:
+    """The row as a value, without the hash."""
+    return ApiKey(
+        id=row.id,
+        name=row.name,
+        scopes=frozenset(row.scopes),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        last_used_at=row.last_used_at,
+    )
 
 
 def _known_scopes(scopes: Iterable[str]) -> list[str]:
@@ -195,15 +208,3 @@ async def _audit(
 
 def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _value(row: ApiKeyRow) -> ApiKey:
-    return ApiKey(
-        id=row.id,
-        name=row.name,
-        scopes=frozenset(row.scopes),
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        revoked_at=row.revoked_at,
-        last_used_at=row.last_used_at,
-    )

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from orchestrator.errors import ConfigurationError, Unavailable
+from orchestrator.errors import ConfigurationError, TookTooLong, Unavailable
 from orchestrator.record import Unrecordable
 
 # A statement that takes longer holds locks that others wait for; lists and batches are far below.
@@ -34,7 +34,12 @@ class Database:
     """One process' door to Postgres."""
 
     def __init__(
-        self, url: str, *, pool_size: int = 10, answer_timeout: float | None = ANSWER_TIMEOUT
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        answer_timeout: float | None = ANSWER_TIMEOUT,
+        statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
     ) -> None:
         """Store; the first statement connects. `url`: postgresql+asyncpg://..."""
         self.url = url
@@ -51,7 +56,7 @@ class Database:
                     "application_name": "aurora",
                     "timezone": "UTC",
                     "synchronous_commit": "on",  # P1 rests on it
-                    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                    "statement_timeout": str(statement_timeout_ms),
                     "lock_timeout": str(LOCK_TIMEOUT_MS),
                     "idle_in_transaction_session_timeout": "60000",
                 },
@@ -161,6 +166,8 @@ def _in_our_words(error: BaseException) -> Exception:
         return ConfigurationError(
             f"Postgres refused the login: {cause}; check user and password in AURORA_DATABASE_URL"
         )
+    if state == "57014":  # query_canceled, by its statement_timeout
+        return TookTooLong("Postgres", "the statement took too long and was given up")
     if state == "3D000":
         return ConfigurationError(f"{cause}; create it, or change AURORA_DATABASE_URL")
     said = str(cause).splitlines()[0] if str(cause) else type(cause).__name__

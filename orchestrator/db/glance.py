@@ -1,0 +1,125 @@
+"""What lists show beside their rows: how many there are of each kind, and a line of each content.
+
+Counts end at a bound: nobody reads the difference between ten thousand and a million, and counting
+the million would read the table.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, bindparam, func, literal, select, text, union_all
+from sqlalchemy.orm import defer
+
+from orchestrator.db.listing import After
+from orchestrator.db.models import TaskRow
+from orchestrator.db.session import Database
+from orchestrator.task import TaskState
+
+MOST_COUNTED = 10_000
+# Of an input that Postgres keeps elsewhere, being long, nothing is fetched for a list.
+_LINES = text(
+    "SELECT t.id::text AS id,"
+    " CASE WHEN pg_column_size(t.input) < 2000 THEN left(t.input::text, 400) END AS input,"
+    " r.error->>'type' AS error_type, left(r.error->>'message', 400) AS error_message"
+    " FROM tasks AS t LEFT JOIN results AS r ON r.task_id = t.id AND r.error IS NOT NULL"
+    " WHERE t.id = ANY(:ids)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What a task is about, in a line; and what was wrong with it, if anything."""
+
+    input: str | None  # the beginning of its JSON; None where it is long or not known yet
+    error_type: str | None
+    error_message: str | None
+
+
+NO_LINE = Line(input=None, error_type=None, error_message=None)
+
+
+async def lines(database: Database, task_ids: Collection[str]) -> Mapping[str, Line]:
+    """Task id -> its line. Raises Unavailable."""
+    if not task_ids:
+        return {}
+    async with database.transaction() as connection:
+        found = await connection.execute(_LINES, {"ids": list(task_ids)})
+        return {
+            row.id: Line(
+                input=row.input, error_type=row.error_type, error_message=row.error_message
+            )
+            for row in found
+        }
+
+
+async def tasks_by_state(
+    database: Database,
+    *,
+    agent: str | None = None,
+    queue: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    most: int = MOST_COUNTED,
+) -> Mapping[TaskState, int]:
+    """State -> tasks, each count ended at `most` + 1. Raises Unavailable, TookTooLong."""
+    wanted = _wanted(agent=agent, queue=queue, since=since, until=until)
+    each = []
+    for state in TaskState:
+        some = select(TaskRow.id).where(_in_state(state.value), *wanted)
+        bounded = some.limit(most + 1).subquery()
+        each.append(select(literal(state.value).label("state"), func.count()).select_from(bounded))
+    async with database.transaction() as connection:
+        found = await connection.execute(union_all(*each))
+        return {TaskState(state): int(count) for state, count in found}
+
+
+async def tasks_after(
+    database: Database,
+    place: After,
+    *,
+    state: str | None = None,
+    agent: str | None = None,
+    queue: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    most: int = 99,
+) -> int:
+    """How many tasks of a list were born after the row at `place`; ended at `most` + 1."""
+    wanted = _wanted(agent=agent, queue=queue, since=since, until=until)
+    if state is not None:
+        wanted.append(_in_state(state))
+    wanted += [TaskRow.created_at >= place[0], TaskRow.id != place[1]]
+    bounded = select(TaskRow.id).where(*wanted).limit(most + 1).subquery()
+    async with database.transaction() as connection:
+        return int(await connection.scalar(select(func.count()).select_from(bounded)) or 0)
+
+
+async def tasks_of(database: Database, task_ids: Collection[str]) -> list[TaskRow]:
+    """These tasks, newest first, without input and metadata; unknown ids are left out."""
+    if not task_ids:
+        return []
+    asked = select(TaskRow).where(TaskRow.id.in_(task_ids))
+    asked = asked.options(defer(TaskRow.input), defer(TaskRow.meta))
+    async with database.session() as session:
+        return list(
+            await session.scalars(asked.order_by(TaskRow.created_at.desc(), TaskRow.id.desc()))
+        )
+
+
+def _wanted(
+    *, agent: str | None, queue: str | None, since: datetime | None, until: datetime | None
+) -> list[ColumnElement[bool]]:
+    equal = ((TaskRow.agent, agent), (TaskRow.queue, queue))
+    wanted = [column == value for column, value in equal if value is not None]
+    if since is not None:
+        wanted.append(TaskRow.created_at >= since)
+    if until is not None:
+        wanted.append(TaskRow.created_at < until)
+    return wanted
+
+
+def _in_state(state: str) -> ColumnElement[bool]:
+    # In the text rather than bound, so that the partial indexes are seen to fit.
+    said = bindparam(None, state, type_=TaskRow.state.type, literal_execute=True)
+    return TaskRow.state == said

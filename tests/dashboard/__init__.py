@@ -1,0 +1,1 @@
+"""The dashboard in tests: served, seeded, measured, and photographed for the docs."""
