@@ -32,7 +32,7 @@ from orchestrator.services.promoter import Promoter
 from orchestrator.settings import Settings, load_settings
 from orchestrator.streams.arbiter import Arbiter
 from orchestrator.streams.connection import Streams
-from orchestrator.streams.consumer import Consumer, unique_name
+from orchestrator.streams.consumer import Consumer
 from orchestrator.streams.names import (
     ALERT_HANDLER,
     ALERTS,
@@ -43,6 +43,7 @@ from orchestrator.streams.names import (
     RECORDER,
     Keys,
 )
+from orchestrator.streams.neighbours import Neighbours, scope_of, unique_name
 from orchestrator.streams.publisher import Publisher
 from orchestrator.streams.tail import ResultTail
 
@@ -90,6 +91,12 @@ class Parts:
     @cached_property
     def publisher(self) -> Publisher:
         return Publisher(self.streams, producer=self.name)
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        url = self.settings.redis_url.get_secret_value()
+        scope = scope_of(url, self.settings.prefix)
+        return Neighbours(self.settings.locks, scope=scope, name=self.name)
 
     @cached_property
     def database(self) -> "Database":
@@ -144,6 +151,7 @@ class Parts:
             name=self.name,
             lease=self.settings.lease,
             publisher=self.publisher,
+            neighbours=self.neighbours,
         )
 
     async def read(self, sql: str, params: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -164,6 +172,8 @@ class Parts:
             await self.reading.close()
         if "database" in self.__dict__:
             await self.database.close()
+        if "neighbours" in self.__dict__:
+            self.neighbours.leave()
 
 
 @asynccontextmanager
@@ -392,6 +402,7 @@ async def run_roles(
 
             await schema.check(parts.database)
         await parts.streams.ensure_all_groups()
+        parts.neighbours.enter()
         built = {role: await build(parts) for role, build in builders.items() if role in roles}
         takes_work_in = [each for role in INTAKE for each in built.pop(role, [])]
         groups = [takes_work_in, *built.values()]

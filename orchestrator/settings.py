@@ -3,7 +3,9 @@
 Read once, at an entry point; everybody else is handed the values. A misspelt name is an error.
 """
 
+import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -64,6 +66,9 @@ class Settings(BaseSettings):
     lease: Seconds = Field(default=timedelta(seconds=15), ge=timedelta(seconds=1))
     grace: Seconds = timedelta(seconds=30)  # for runs in flight after SIGTERM
     max_starts: int = Field(default=3, ge=1)  # that did not end, the last in its own process
+
+    # In memory, of this machine and this user alone: who was killed is seen there at once
+    locks: Path = Field(default_factory=lambda: Path(f"/dev/shm/aurora-{os.geteuid()}"))  # noqa: S108 - checked
 
     # Tasks
     durability: Durability = Durability.DATABASE

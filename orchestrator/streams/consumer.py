@@ -1,16 +1,14 @@
 """One member of a consumer group; every reader of every stream is this class.
 
-Reads no more than it is asked for, claims from the dead with a kept cursor, finds entries whose
-delivery was lost on the way, and makes groups anew that Redis has lost. It never acknowledges by
-itself: whoever handles a delivery says when its effect is committed.
+Reads no more than it is asked for, takes over from neighbours that ended, claims from the silent
+with a kept cursor, finds entries whose delivery was lost on the way, and makes groups anew that
+Redis has lost. It never acknowledges by itself: whoever handles a delivery says when its effect is
+committed.
 """
 
 import asyncio
 import logging
 import math
-import os
-import secrets
-import socket
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -26,6 +24,7 @@ from orchestrator.streams.connection import Streams, is_missing_group, translate
 from orchestrator.streams.lanes import Step
 from orchestrator.streams.message import Fields, fields_of
 from orchestrator.streams.names import Stream
+from orchestrator.streams.neighbours import Neighbours
 from orchestrator.streams.publisher import Publisher
 
 logger = logging.getLogger("aurora.consumer")
@@ -33,16 +32,12 @@ logger = logging.getLogger("aurora.consumer")
 BLOCK = 1.0  # seconds; a stopping reader is done within this time, it is never cancelled
 POLL = 0.05  # seconds between looks when there are fewer free slots than lanes
 SWEEP = 1.0  # seconds between claims
+LOOK = 0.2  # seconds between looks at the neighbours: some microseconds, and nothing of Redis'
 CLAIM_COUNT = 100  # XAUTOCLAIM looks at ten times as many; more would stall the server
 ACKNOWLEDGE_COUNT = 1000  # entries a script call
 SETTLE_COUNT = 1000  # pending entries a script call: about a millisecond of the server's time
 CLAIM_CALLS = 50  # windows a sweep: also with one free slot, a long list is gone through quickly
 BACKOFF = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between tries while Redis is away
-
-
-def unique_name(role: str) -> str:
-    """A consumer's name, new at each start: two of one name would own each other's entries."""
-    return f"{role}:{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 class Delivery(NamedTuple):
@@ -74,6 +69,7 @@ class Consumer:
         name: str,
         lease: timedelta,
         publisher: Publisher,
+        neighbours: Neighbours | None = None,
     ) -> None:
         """Store; `watch` says what to read before the first `take` or `read`."""
         self.streams = streams
@@ -81,12 +77,14 @@ class Consumer:
         self.name = name
         self.lease = lease
         self.publisher = publisher
+        self.neighbours = neighbours
         self._watched: dict[str, Stream] = {}
         self._reader = streams.reader()
         self._trouble = _Trouble()
         self._busy: set[str] = set()  # lanes that gave all they were asked for
         self._cursors: dict[str, str] = {}
         self._next_claim = 0.0
+        self._next_look = 0.0
         self._settled: dict[str, float] = {}
 
     async def watch(self, watched: Mapping[str, Stream]) -> None:
@@ -220,15 +218,37 @@ class Consumer:
         return await self._wait(count, keys, block)
 
     async def _left_behind(self, free: int, known: Collection[str]) -> list[Delivery]:
-        """What was delivered and is in nobody's hand: a lost reply's, or a silent consumer's."""
+        """What was delivered and is in nobody's hand: a lost reply's, or a dead consumer's."""
         if self._trouble.lost_reply:
             if found := await self._mine(free, known):
                 return found
             self._trouble.lost_reply = False
+        return await self._of_the_dead(free, known)
+
+    async def _of_the_dead(self, free: int, known: Collection[str]) -> list[Delivery]:
+        if self.neighbours is not None and time.monotonic() >= self._next_look:
+            ended = self.neighbours.ended()
+            if ended and (found := await self._take_over(free, ended)):
+                return found
+            self._next_look = time.monotonic() + LOOK
         if time.monotonic() >= self._next_claim:
             if found := await self._claim(free, known):
                 return found
             self._next_claim = time.monotonic() + SWEEP
+        return []
+
+    async def _take_over(self, free: int, ended: Sequence[str]) -> list[Delivery]:
+        for key in self._watched:
+            taken, gone = await self.streams.run(
+                "take_over", [key], [self.group, self.name, min(free, CLAIM_COUNT), *ended]
+            )
+            await self._report_gone(key, gone)
+            if taken:
+                logger.warning(
+                    "took over %d entries of %s from a process of this machine that ended",
+                    len(taken), key, extra={"event": "entries.taken_over"},
+                )  # fmt: skip
+                return [_counted(key, each) for each in taken]
         return []
 
     async def _wait(self, count: int, keys: Sequence[str], block: float) -> list[Delivery]:

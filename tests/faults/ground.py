@@ -45,16 +45,21 @@ class Slot:
     role: str
     log: Path
     environment: dict[str, str]
+    alone: bool  # each of its processes as on a machine of its own
     deaths: int = 0
+    started: int = 0
     ends: dict[int, int] = field(default_factory=dict)  # how each process ended, by its pid
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
         """Put a new process there."""
+        machine = f"{self.log.stem}-{self.started}" if self.alone else "machine"
+        self.started += 1
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.role", self.role],
-                cwd=ROOT, env=self.environment, stdout=log, stderr=log,
+                cwd=ROOT, stdout=log, stderr=log,
+                env=self.environment | {"AURORA_LOCKS": str(self.log.with_name(machine))},
                 start_new_session=True,  # a poison kills its process group, which is not ours
             )  # fmt: skip
 
@@ -97,6 +102,7 @@ class Ground:
     orders: list[Order] = field(default_factory=list)
     others: list[Slot] = field(default_factory=list)
     environment: Mapping[str, str] = field(default_factory=dict)
+    apart: bool = False  # each process as on a machine of its own
     kills: list[tuple[int, float]] = field(default_factory=list)  # pid and time.time()
 
     @property
@@ -165,7 +171,7 @@ class Ground:
             **self.servers.environment(who),
             **self.environment,
             **environment,
-        })  # fmt: skip
+        }, alone=self.apart)  # fmt: skip
         found.start()
         return found
 
@@ -214,6 +220,7 @@ def _listens(port: int) -> bool:
 async def ground(
     *,
     environment: Mapping[str, str],
+    apart: bool = False,
     servers: type[Servers] = Servers,
     **processes: int,
 ) -> AsyncIterator[Ground]:
@@ -235,7 +242,7 @@ async def ground(
                 update={"database_url": SecretStr(standing.direct.database)}
             )
             record = Database(direct.async_database_url, pool_size=5)
-            found = Ground(home, standing, parts, record, environment=environment)
+            found = Ground(home, standing, parts, record, environment=environment, apart=apart)
             supervisor: asyncio.Task[None] | None = None
             try:
                 await schema.upgrade(record)

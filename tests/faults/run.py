@@ -57,6 +57,7 @@ async def run(
     async with ground(
         servers=scenario.servers, workers=scenario.workers, recorders=scenario.recorders,
         apis=scenario.apis, schedulers=scenario.schedulers, environment=scenario.environment,
+        apart=scenario.apart,
     ) as found:  # fmt: skip
         ledger = Ledger(found.home / "ledger.jsonl")
         load = scenario.load(

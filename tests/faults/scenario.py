@@ -52,6 +52,8 @@ class Scenario(ABC):
     schedulers: ClassVar[int] = 0
     load: ClassVar[type[Load]] = Load
     durabilities: ClassVar[tuple[Durability, ...]] = DATABASE
+    # Each process as on a machine of its own: nobody sees another's end, and the lease decides.
+    apart: ClassVar[bool] = False
     servers: ClassVar[type[Servers]] = Servers
     asks_again: ClassVar[bool] = False  # what was refused is submitted again, the same tasks
     longest: ClassVar[float] = 1.0  # seconds that a task takes, at most

@@ -17,8 +17,8 @@ OWN = {
     "nobody takes over from the dead": Mutant(
         "P5",
         "orchestrator/streams/consumer.py",
-        "if found := await self._claim(free, known):",
-        "if found := []:",
+        "return await self._of_the_dead(free, known)",
+        "return []",
         "worker-kill",
     ),
     "acknowledged when it is read": Mutant(

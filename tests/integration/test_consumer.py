@@ -1,5 +1,6 @@
 """The one consumer: claims, lost replies, lost groups, and no more than was asked for."""
 
+import os
 from datetime import timedelta
 
 import pytest
@@ -8,6 +9,7 @@ from orchestrator.errors import UnsuitableServer
 from orchestrator.streams.consumer import Consumer
 from orchestrator.streams.housekeeping import consumers_retired, trim
 from orchestrator.streams.names import ALERTS, ORCHESTRATOR, RECORDER, TASKS, Keys
+from orchestrator.streams.neighbours import Neighbours
 from orchestrator.streams.publisher import Publisher
 from orchestrator.task import Priority, Task, new_id
 from tests.support import wait_until
@@ -153,3 +155,38 @@ def test_keys_carry_the_prefix():
     """Every key of ours starts with it, so that two systems can share a server."""
     keys = Keys("{soc}")
     assert keys.marker("x").startswith("{soc}:")
+
+
+async def test_what_a_neighbour_had_that_ended_is_taken_over_before_its_lease(streams, tmp_path):
+    """And nothing of one that lives, however long it has been silent; each as another start."""
+    publisher = Publisher(streams, producer="p")
+    owners = {}
+    for name in ("me", "ended", "lives"):
+        place = Neighbours(tmp_path, scope="s", name=name)
+        place.enter()
+        owner = Consumer(
+            streams, group=ORCHESTRATOR, name=name, lease=timedelta(hours=1), publisher=publisher,
+            neighbours=place,
+        )  # fmt: skip
+        await owner.watch({streams.keys.tasks: TASKS})
+        owners[name] = owner
+    ids = {}
+    for name in ("ended", "lives"):
+        await publisher.publish_many([a_task() for _ in range(3)])
+        ids[name] = [each.entry_id for each in await owners[name].read(3)]
+    await streams.commands.xdel(streams.keys.tasks, ids["ended"][0])  # a foreign trim
+    assert await owners["me"].read(10, block=0.01) == []
+
+    os.close(owners["ended"].neighbours._lock)  # as the kernel does at its end
+    owners["me"]._next_look = 0.0
+    first = await owners["me"].read(1)
+    rest = await owners["me"].read(10, known=[each.entry_id for each in first])
+
+    assert [(each.entry_id, each.times) for each in (*first, *rest)] == [
+        (entry_id, 2) for entry_id in ids["ended"][1:]
+    ]
+    left = await streams.commands.xpending_range(streams.keys.tasks, ORCHESTRATOR, "-", "+", 10)
+    owned = {each["message_id"].decode(): each["consumer"].decode() for each in left}
+    assert owned == dict.fromkeys(ids["ended"][1:], "me") | dict.fromkeys(ids["lives"], "lives")
+    for name in ("me", "lives"):
+        owners[name].neighbours.leave()

@@ -52,6 +52,22 @@ MUTANTS = {
         "if false then",
         f"{ATTACKS}::test_our_own_sweep_does_not_take_what_we_have_in_hand",
     ),
+    "a neighbour's file is proof enough": Mutant(
+        "P5",
+        "orchestrator/streams/neighbours.py",
+        "fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)",
+        "pass",
+        "tests/unit/test_neighbours.py::"
+        "test_one_that_was_killed_has_ended_and_one_that_stands_still_lives",
+    ),
+    "nobody sees a neighbour's end": Mutant(
+        "P5",
+        "orchestrator/streams/consumer.py",
+        "if ended and (found := await self._take_over(free, ended)):",
+        "if ended and (found := []):",
+        "tests/integration/test_consumer.py::"
+        "test_what_a_neighbour_had_that_ended_is_taken_over_before_its_lease",
+    ),
     "a session publishes what it rolled back": Mutant(
         "P1",
         "orchestrator/db/tasks.py",

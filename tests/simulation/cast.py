@@ -6,7 +6,7 @@ import importlib
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from datetime import tzinfo as TzInfo  # noqa: N812
 from typing import Any
@@ -80,9 +80,23 @@ class ModelChild:
         return await self._runner.run(agent, ctx)
 
 
-async def live(process: Process, role: str, settings: Settings, postgres: Postgres) -> None:
+class ModelNeighbours:
+    """Who has ended, as the one machine knows on which they all run."""
+
+    def __init__(self, ended: Callable[[], list[str]]) -> None:
+        self.ended = ended
+
+
+async def live(
+    process: Process,
+    role: str,
+    settings: Settings,
+    postgres: Postgres,
+    neighbours: ModelNeighbours | None,
+) -> None:
     """One process of this role, from its start to its stop."""
     parts = parts_of(process.name, settings, postgres)
+    parts.__dict__["neighbours"] = neighbours
     await parts.streams.check_server()
     await parts.streams.ensure_all_groups()
     services = await app.ROLES[role](parts)

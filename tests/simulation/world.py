@@ -17,15 +17,17 @@ from orchestrator.settings import Settings
 from orchestrator.streams.names import ORCHESTRATOR, RECORDER
 from orchestrator.task import TERMINAL, Task, TaskId
 from tests.simulation.agents import Notes
-from tests.simulation.cast import live
+from tests.simulation.cast import ModelNeighbours, live
 from tests.simulation.postgres_model import Postgres
 from tests.simulation.redis_model import EntryId, Fields, StreamKey
 from tests.simulation.redis_server import Link, RedisServer
 from tests.simulation.virtual import Process, VirtualLoop
 
 ENDS = frozenset(state.value for state in TERMINAL)
-TWO_OWNERS = frozenset({"flush", "lose_power", "duplicate"})
+# A group made anew has forgotten who owns an entry, and how often it was delivered.
+TWO_OWNERS = frozenset({"flush", "lose_power", "duplicate", "destroy_group"})
 RESTART = 0.3  # seconds until a dead process is started again
+TOGETHER = 0.5  # the probability that all run on one machine, and see there who has ended
 
 
 @dataclass
@@ -57,6 +59,8 @@ class World:
         self.log: list[str] = []  # what happened, for a failing seed's reader
         self.wrong: list[str] = []  # what broke a promise in the very moment
         self.backwards = 0.0  # seconds that Redis' clock has gone back
+        together = random.Random(f"{seed}:machine").random() < TOGETHER
+        self._neighbours = ModelNeighbours(self._ended) if together else None
         self._foreign = False
         self._names = 0
         self._keeping: set[asyncio.Task[Any]] = set()
@@ -76,8 +80,11 @@ class World:
         process = Process(f"{place}.{self._names}")
         self.processes[place] = process
         self.everybody.append(process)
-        task = process.run(live(process, role, self.settings, self.postgres))
+        task = process.run(live(process, role, self.settings, self.postgres, self._neighbours))
         self._keeping.add(task)
+
+    def _ended(self) -> list[str]:
+        return [each.name for each in self.everybody if each.dead]
 
     async def supervise(self) -> None:
         """What has died, or ended, is started again."""

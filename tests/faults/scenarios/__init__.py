@@ -12,6 +12,7 @@ from tests.faults.scenarios.group_destroyed import GroupDestroyed
 from tests.faults.scenarios.malformed import Malformed
 from tests.faults.scenarios.max_memory import MaxMemory
 from tests.faults.scenarios.mix import Mix
+from tests.faults.scenarios.neighbour_kill import NeighbourKill
 from tests.faults.scenarios.partition import Partition
 from tests.faults.scenarios.payloads import Payloads
 from tests.faults.scenarios.poison import Poison
@@ -33,8 +34,8 @@ from tests.faults.scenarios.zombie import Zombie
 SCENARIOS: dict[str, Scenario] = {
     each.name: each
     for each in (
-        WorkerKill(), RecorderKill(), Zombie(), FlushAll(), RedisRestart(), PowerLoss(),
-        GroupDestroyed(), PostgresCut(), PostgresKill(), Poison(), Mix(),
+        WorkerKill(), NeighbourKill(), RecorderKill(), Zombie(), FlushAll(), RedisRestart(),
+        PowerLoss(), GroupDestroyed(), PostgresCut(), PostgresKill(), Poison(), Mix(),
         ReplyLoss(), Partition(), Failover(), ClockJumps(),
         RecorderFailPoints(), WorkerFailPoints(), ApiKill(), Schedulers(),
         Malformed(), Duplicates(), Payloads(),

@@ -10,6 +10,7 @@ class WorkerFailPoints(Scenario):
     breaks = "one of three workers (and promoters) kills itself at a named point, one after another"
     guards = ("nobody takes over from the dead",)
     durabilities = EITHER
+    apart = True
     delayed = 0.2  # for the promoter to move
     pause = (0.5, 1.5)
     # A task that two workers died with runs alone, in an interpreter of its own: a second of CPU.

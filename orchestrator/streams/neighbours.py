@@ -1,0 +1,117 @@
+"""Which processes of this machine have ended: while one lives, it holds a lock on its file.
+
+What fell silent may live on another machine, or stand still, so its lease is waited out. Of a
+neighbour the kernel knows better: it lets go of a lock when the last process that holds it is gone,
+and not before. A file without a lock is therefore proof of an end; one that is not there is none (a
+process in another container, of another user, or on another machine). What an agent has forked
+holds the lock, too: then the lease decides, as it does wherever a folder or a lock cannot be had.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import secrets
+import socket
+import stat
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+logger = logging.getLogger("aurora.neighbours")
+
+# Seconds that the file of one that ended stays for the others to see. Then it goes, so that the
+# folder does not grow; whatever it had in hand is the lease's by then.
+SHOWN = 60.0
+
+
+def scope_of(redis_url: str, prefix: str) -> str:
+    """What tells the processes of one Redis and prefix from others on this machine."""
+    url = urlsplit(redis_url)
+    where = f"{url.hostname}:{url.port or 6379}{url.path}#{prefix}"
+    return hashlib.blake2s(where.encode(), digest_size=6).hexdigest()
+
+
+def unique_name(role: str) -> str:
+    """A process' and a consumer's name: two of one name would own each other's entries."""
+    return f"{role}:{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+class Neighbours:
+    """One process' place among them; nothing here is ever waited for, and nothing raises."""
+
+    def __init__(self, folder: Path, *, scope: str, name: str) -> None:
+        """Store. `folder`: on this machine alone, never on a network's file system."""
+        self._folder = folder
+        self._scope = scope
+        self._file = f"{scope}.{name}"
+        self._lock: int | None = None
+        self._ended: dict[str, float] = {}  # file -> when it was first seen without its lock
+
+    def enter(self) -> None:
+        """Hold the lock from now on: the others hear of our end at once."""
+        hidden = self._folder / f".{self._file}"
+        try:
+            _own(self._folder)
+            number = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._lock = number
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shown when it is locked, never before: nobody may take us for ended meanwhile.
+            hidden.rename(self._folder / self._file)
+        except OSError as error:
+            self.leave()
+            logger.info(
+                "should this process be killed, its tasks wait for their lease: %s", error,
+                extra={"event": "neighbours.unseen"},
+            )  # fmt: skip
+
+    def ended(self) -> list[str]:
+        """The names of those that have ended of late, sure to be dead."""
+        if self._lock is None:
+            return []
+        try:
+            files = [path.name for path in self._folder.iterdir()]
+        except OSError:
+            return []
+        now = time.monotonic()
+        self._ended = {
+            file: self._ended.get(file, now)
+            for file in files
+            if file != self._file and _is_unlocked(self._folder / file)
+        }
+        for file, since in self._ended.items():
+            if now - since > SHOWN:
+                (self._folder / file).unlink(missing_ok=True)
+        shown = f"{self._scope}."
+        return [file.removeprefix(shown) for file in self._ended if file.startswith(shown)]
+
+    def leave(self) -> None:
+        """Be no neighbour any more; what is in hand has been handed back."""
+        if self._lock is not None:
+            (self._folder / self._file).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+
+def _own(folder: Path) -> None:
+    """Make it. Raises OSError where somebody else could write there: a lie would be believed."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise PermissionError(f"{folder} is not this user's alone (AURORA_LOCKS)")
+
+
+def _is_unlocked(path: Path) -> bool:
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        # Shared, so that two who look at once do not take each other for its owner.
+        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(number)

@@ -1,0 +1,147 @@
+"""Who has ended on this machine: only what the kernel says is gone, whatever else looks like it."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.streams import neighbours
+from orchestrator.streams.neighbours import Neighbours, scope_of
+from tests.support import wait_until
+
+LIVES = """
+import os, sys, time
+from pathlib import Path
+from orchestrator.streams.neighbours import Neighbours
+Neighbours(Path(sys.argv[1]), scope="s", name=sys.argv[2]).enter()
+if sys.argv[3] == "forks" and os.fork() == 0:
+    sys.stdin.read()
+    os._exit(0)
+print("in", flush=True)
+time.sleep(600)
+"""
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "locks"
+
+
+@pytest.fixture
+def me(folder: Path) -> Iterator[Neighbours]:
+    found = Neighbours(folder, scope="s", name="me")
+    found.enter()
+    yield found
+    found.leave()
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Start]:
+    """Starts processes that are neighbours, under a name."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(name: str, *, how: str = "lives") -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-c", LIVES, folder, name, how],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+async def test_one_that_was_killed_has_ended_and_one_that_stands_still_lives(me, start):
+    """No time that has passed is a proof: only the kernel's word is."""
+    killed, stopped = start("killed"), start("stopped")
+    assert me.ended() == []
+
+    stopped.send_signal(signal.SIGSTOP)
+    killed.kill()
+    killed.wait()
+
+    assert me.ended() == ["killed"]
+    assert me.ended() == ["killed"]  # also the next time: what it had may show up later
+
+
+async def test_what_it_has_forked_still_counts_as_it(me, start):
+    """A daemon that an agent made keeps the lock: then the lease decides."""
+    process = start("parent", how="forks")
+    process.kill()
+    process.wait()
+    assert me.ended() == []
+
+    assert process.stdin is not None
+    process.stdin.close()
+    await wait_until(lambda: me.ended() == ["parent"], what="the forked one has ended, too")
+
+
+def test_a_file_is_shown_when_it_is_locked_and_not_before(me, folder):
+    """Killed in between, it is nobody; and it does not stay."""
+    (folder / ".s.half").touch(0o600)
+    assert me.ended() == []
+
+
+def test_those_of_another_redis_are_none_of_ours(me, folder):
+    """One folder serves all, so that whoever lives tidies up."""
+    (folder / "other.killed").touch(0o600)
+    assert me.ended() == []
+    assert scope_of("redis://a:1/0", "aurora") != scope_of("redis://a:1/1", "aurora")
+    assert scope_of("redis://user:secret@a:1/0", "aurora") == scope_of("redis://a:1/0", "aurora")
+
+
+def test_the_folder_does_not_grow(me, folder, monkeypatch):
+    """What has ended goes after a minute, what leaves by itself at once."""
+    for file in ("s.killed", "other.killed", ".s.half"):
+        (folder / file).touch(0o600)
+    me.ended()
+    monkeypatch.setattr(neighbours, "SHOWN", -1.0)
+
+    me.ended()
+
+    assert [path.name for path in folder.iterdir()] == ["s.me"]
+    me.leave()
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("how", ["open to others", "a link", "a file"])
+def test_a_folder_in_which_others_could_lie_is_not_used(tmp_path, how):
+    """Anybody may write below /dev/shm: a made-up file would be a death."""
+    folder = tmp_path / "theirs"
+    match how:
+        case "open to others":
+            folder.mkdir()
+            folder.chmod(0o777)
+        case "a link":
+            (tmp_path / "elsewhere").mkdir(0o700)
+            folder.symlink_to(tmp_path / "elsewhere")
+        case "a file":
+            folder.touch()
+    me = Neighbours(folder, scope="s", name="me")
+    me.enter()
+    if folder.is_dir():
+        (folder / "s.liar").touch(0o600)
+
+    assert me.ended() == []
+
+
+def test_where_no_folder_can_be_made_the_lease_decides():
+    """A machine without memory to share, or a name that is a path, runs all the same."""
+    me = Neighbours(Path("/dev/null/locks"), scope="s", name="me")
+
+    me.enter()
+
+    assert me.ended() == []
+    me.leave()
