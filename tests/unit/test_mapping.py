@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.alert import Severity, normalise
+from orchestrator.alert import Severity
 from orchestrator.errors import ConfigurationError
+from orchestrator.formats.normalise import normalise
 from orchestrator.mapping import TopicMapping, load_mappings
 from orchestrator.reading import (
     WINDOW,
