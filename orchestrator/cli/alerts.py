@@ -1,24 +1,18 @@
-"""`aurora alerts`: handles alerts until stopped; publishes files of them; lists what came in."""
+"""`aurora alerts`: handles alerts until stopped; takes files of them in; lists, acknowledges."""
 
-import asyncio
-import contextlib
-import json
-import sys
-from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 
 from orchestrator.cli import opening
+from orchestrator.cli.alert_files import ingest, validate
 from orchestrator.cli.moments import Since, moment
 from orchestrator.cli.output import Format, Limit, Output, show_list, show_one
 from orchestrator.cli.paging import rows
 from orchestrator.cli.roles import LogLevel, serve
-from orchestrator.errors import OrchestratorError
 
 if TYPE_CHECKING:
     from orchestrator.app import Parts
@@ -26,7 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     invoke_without_command=True,
-    help="Turn alerts into tasks (runs until stopped), or: publish FILE, list.",
+    help="Turn alerts into tasks (runs until stopped); ingest, validate, list, show, ack, schema.",
 )
 COLUMNS = (
     "id", "kind", "source", "severity", "signature", "signature_id", "category", "action", "src_ip",
@@ -38,7 +32,6 @@ SHOWN = (
     "received_at", "severity", "signature", "src_ip", "dest_ip", "source", "acknowledged_by", "id",
 )  # fmt: skip
 AlertId = Annotated[UUID, typer.Argument(metavar="ALERT")]
-TOGETHER = 200  # entries under way at a time
 
 
 class Kind(StrEnum):
@@ -58,8 +51,8 @@ class Severity(StrEnum):
     CRITICAL = "critical"
 
 
-class NotAnAlertFile(OrchestratorError):
-    """A line that is no JSON object."""
+app.command("ingest")(ingest)
+app.command("validate")(validate)
 
 
 @app.callback()
@@ -67,21 +60,6 @@ def handle_alerts(context: typer.Context, log_level: LogLevel = "info") -> None:
     """Turn alerts into tasks for the agents whose rules match, until stopped."""
     if context.invoked_subcommand is None:
         serve(["alerts"], log_level)
-
-
-@app.command("publish")
-def publish(
-    file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, allow_dash=True, help="JSON lines.")
-    ],
-    cps: Annotated[
-        bool, typer.Option("--cps", help="Alerts of machines and things: aurora:cps:alerts.")
-    ] = False,
-) -> None:
-    """Publish a file of alerts, one JSON object a line; Suricata's eve.json as it is."""
-    found = list(read(file))
-    sent = opening.with_parts(lambda parts: send(parts, found, cps=cps))
-    print(f"{sent} alerts published")
 
 
 @app.command("list")
@@ -162,35 +140,3 @@ def acknowledge_alerts(
 def acknowledgement(by: str | None, at: datetime | None) -> str:
     """Who sees to an alert, in words."""
     return f"acknowledged by {by} at {at:%Y-%m-%d %H:%M:%S}" if by and at else "not acknowledged"
-
-
-def read(file: Path) -> Iterator[bytes]:
-    """Each line's object, as it stands. Raises NotAnAlertFile, which names the line."""
-    opened = contextlib.nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb")
-    with opened as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                is_object = isinstance(json.loads(line), dict)
-            except ValueError:
-                is_object = False
-            if not is_object:
-                raise NotAnAlertFile(f"{file}, line {number}: not a JSON object; nothing was sent")
-            yield line.strip()
-
-
-async def send(parts: "Parts", alerts: list[bytes], *, cps: bool = False) -> int:
-    """Put each on its stream, in order; how many."""
-    from orchestrator.streams.names import ALERTS, CPS_ALERTS
-
-    stream = CPS_ALERTS if cps else ALERTS
-    await parts.streams.ensure_groups(parts.streams.keys.of(stream), stream)
-    for start in range(0, len(alerts), TOGETHER):
-        await asyncio.gather(
-            *(
-                parts.publisher.publish_data(stream, each)
-                for each in alerts[start : start + TOGETHER]
-            )
-        )
-    return len(alerts)

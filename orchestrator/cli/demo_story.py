@@ -12,7 +12,6 @@ from functools import partial
 from typing import IO, Any
 
 from orchestrator.app import Parts, alerts, recorder
-from orchestrator.cli.alerts import send
 from orchestrator.cli.demo_summary import Told, ask
 from orchestrator.cli.demo_telling import Telling
 from orchestrator.cli.tied import Tied, start_tied
@@ -22,7 +21,8 @@ from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.service import run_services
 from orchestrator.settings import Settings, load_settings
 from orchestrator.streams.connection import translated
-from orchestrator.streams.names import AUDIT, AUDITOR, ORCHESTRATOR, RECORDER, RESULTS
+from orchestrator.streams.names import ALERTS, AUDIT, AUDITOR, ORCHESTRATOR, RECORDER, RESULTS
+from orchestrator.task import new_id
 
 WORKERS = 2
 CONCURRENCY = 8  # few, so that the worker that dies has not taken everything
@@ -107,7 +107,8 @@ class Story:
         sent = 0
         for start in range(0, len(sample), size):
             wave = list(sample[start : start + size])
-            sent += await send(self.parts, wave)
+            await self.parts.publisher.publish_alerts([(ALERTS, new_id(), each) for each in wave])
+            sent += len(wave)
             self.telling.step(f"{sent} alerts published to {self.parts.settings.prefix}:alerts")
             if start and kill is None:
                 # In the last wave one task will do.

@@ -177,7 +177,7 @@ def _print_next(console: Console) -> None:
     _heading(console, "How to go on")
     for command, what in (
         ("aurora dev", "the same on this machine to stay, with an API; agents reload as you edit"),
-        ("aurora alerts publish FILE", "your own alerts, Suricata's eve.json as it is"),
+        ("aurora alerts ingest FILE", "your own alerts, Suricata's eve.json as it is"),
         ("aurora tasks list", "what became of them; also agents, schedules, dead, audit"),
         ("aurora --help", "everything else"),
     ):

@@ -85,6 +85,12 @@ async def store_alerts(
     return created
 
 
+async def stored(database: Database, alert_ids: Collection[str]) -> set[str]:
+    """Those of these ids that have a row. Raises Unavailable."""
+    async with database.session() as session:
+        return set(await session.scalars(select(AlertRow.id).where(AlertRow.id.in_(alert_ids))))
+
+
 async def acknowledge(
     database: Database, alert_ids: Collection[str], *, actor: str
 ) -> list[AlertRow]:

@@ -12,7 +12,7 @@ from uuid import uuid5
 
 from pydantic import ValidationError
 
-from orchestrator.alert import Alert
+from orchestrator.alert import Alert, AlertKind
 from orchestrator.errors import MalformedMessage
 from orchestrator.formats.device import from_device, is_device
 from orchestrator.formats.eve import from_eve, is_eve
@@ -41,6 +41,17 @@ FORMATS = (
 )
 
 
+class InvalidAlert(MalformedMessage):
+    """An alert by its form, with fields that hold what they cannot."""
+
+    def __init__(self, problems: tuple[tuple[str, str], ...]) -> None:
+        self.problems = problems  # (field, what would be right) each
+        listed = "; ".join(f"{name or 'data'}: {said}" for name, said in problems)
+        super().__init__(
+            f"not a valid alert: {listed}; `aurora alerts schema` prints what each field holds"
+        )
+
+
 def normalise(data: dict[str, Any], *, id: str, kind: str, received_at: datetime) -> Alert:  # noqa: A002 - the wire's word
     """Make an alert of what a stream's `data` brought, in any of FORMATS.
 
@@ -58,13 +69,17 @@ def normalise(data: dict[str, Any], *, id: str, kind: str, received_at: datetime
     try:
         return Alert.model_validate(fields | {"id": id, "kind": kind})
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'/'.join(str(part) for part in each['loc']) or 'data'}: {each['msg']}"
-            for each in error.errors(include_url=False, include_input=False)
-        )
-        raise MalformedMessage(
-            f"not a valid alert: {problems}; `aurora alerts schema` prints what each field holds"
+        raise InvalidAlert(
+            tuple(
+                ("/".join(map(str, each["loc"])), each["msg"])
+                for each in error.errors(include_url=False, include_input=False)
+            )
         ) from error
+
+
+def own_kind(data: dict[str, Any]) -> AlertKind | None:
+    """The kind that an alert brings, where it is one."""
+    return next((each for each in AlertKind if each == data.get("kind")), None)
 
 
 def own_id(data: dict[str, Any]) -> str | None:

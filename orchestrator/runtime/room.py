@@ -18,6 +18,13 @@ RETRY_AFTER = 10  # seconds that a refused caller should wait
 LOOK_EVERY = 1.0  # seconds between looks at Redis
 
 
+async def admit_alerts(streams: Streams) -> None:
+    """Take alerts in: they have no row yet that could wait. Raises Overloaded, Unavailable."""
+    share = await streams.memory_share()
+    if share >= REFUSE_AT:
+        raise Overloaded(f"Redis uses {share:.0%} of its memory", retry_after=RETRY_AFTER)
+
+
 class Room:
     """One process' view of it, at most a second old. Refuses nothing that was accepted."""
 

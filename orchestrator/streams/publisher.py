@@ -57,6 +57,22 @@ class Publisher:
         fields = encode(data, message_id=message_id, at=datetime.now(UTC), producer=self.producer)
         return await self._add(self.streams.keys.of(stream), fields)
 
+    async def publish_alerts(self, alerts: Sequence[tuple[Stream, str, bytes]]) -> None:
+        """Put (stream, id, data) each on its stream, in order.
+
+        After Unavailable or Overloaded some may be there: publish again, an id is stored once.
+        """
+        now = datetime.now(UTC)
+        entries = [
+            (
+                self.streams.keys.of(stream),
+                encode(data, message_id=alert_id, at=now, producer=self.producer),
+            )
+            for stream, alert_id, data in alerts
+        ]
+        for start in range(0, len(entries), CHUNK):
+            await self.streams.add(entries[start : start + CHUNK])
+
     async def audit(
         self,
         action: str,

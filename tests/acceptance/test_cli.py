@@ -17,6 +17,8 @@ import redis
 
 from orchestrator.app import Parts
 from orchestrator.embedded.valkey import EmbeddedValkey
+from orchestrator.task import new_id
+from tests.integration.test_alert_search import store
 from tests.support import wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -444,21 +446,66 @@ async def test_dead_letters_are_redriven_and_dropped(folder, env, running, strea
     assert len(await letters("--all")) == 2
 
 
-async def test_publishing_a_file_of_alerts(folder, env, streams):
-    """Each line becomes an entry; a line that is no object stops everything before it begins."""
-    eve = folder / "eve.json"
-    eve.write_text('{"event_type": "alert"}\n\n{"event_type": "alert"}\n')
-    good = await aurora("alerts", "publish", str(eve), cwd=folder, **env)
-    cps = await aurora("alerts", "publish", str(eve), "--cps", cwd=folder, **env)
-    eve.write_text('{"event_type": "alert"}\nnonsense\n')
-    bad = await aurora("alerts", "publish", str(eve), cwd=folder, **env)
+EVE_LINE = '{"event_type": "alert", "alert": {"signature": "odd %d", "severity": 1}}'
 
-    assert (good.code, good.out.strip()) == (0, "2 alerts published")
-    assert cps.code == 0
-    assert bad.code == 1
-    assert "line 2" in bad.complaint
-    assert await streams.commands.xlen(f"{streams.keys.prefix}:alerts") == 2
+
+async def test_ingesting_a_file_of_alerts(folder, env, streams, database):
+    """Each alert once, other events skipped; bad lines are named and stop nothing."""
+    eve = folder / "eve.json"
+    lines = [EVE_LINE % 1, "", EVE_LINE % 2, '{"event_type": "flow"}', "nonsense", EVE_LINE % 1]
+    eve.write_text("\n".join([*lines, '{"signature": "x", "severity": "dreadful"}']))
+    mixed = await aurora(
+        "alerts", "ingest", str(eve), "--bad", str(folder / "bad"), cwd=folder, **env
+    )
+    eve.write_text("\n".join(lines[:3]))
+    cps = await aurora("alerts", "ingest", str(eve), "--cps", cwd=folder, **env)
+
+    assert mixed.code == 1
+    assert mixed.out.strip().startswith("3 alerts, 2 new, 1 skipped (flow 1), 2 bad")
+    assert "line 5: `data` is not JSON" in mixed.err
+    assert "line 7: severity: Input should be 'info'" in mixed.err
+    assert (folder / "bad").read_text().splitlines() == [
+        "nonsense", '{"signature": "x", "severity": "dreadful"}',
+    ]  # fmt: skip
+    assert (cps.code, cps.out.strip()) == (0, "2 alerts, 2 new, 0 skipped, 0 bad")
+    entries = await streams.commands.xrange(f"{streams.keys.prefix}:alerts")
+    assert [fields[b"data"].decode() for _, fields in entries] == [EVE_LINE % 1, EVE_LINE % 2]
     assert await streams.commands.xlen(f"{streams.keys.prefix}:cps:alerts") == 2
+
+
+async def test_validating_a_file_of_alerts(folder, env):
+    """Without any server: each bad line, its field, and the counts."""
+    (folder / "x.json").write_text(
+        f'{EVE_LINE % 1}\n{{"signature": "x", "severity": "low", "src_port": "\\u001b[2J"}}\n'
+    )
+    table = await aurora("alerts", "validate", "x.json", cwd=folder)
+    told = await aurora("alerts", "validate", "x.json", "-o", "json", cwd=folder)
+
+    assert (table.code, told.code) == (1, 1)
+    assert "src_port" in table.out
+    assert "1 alerts, 0 skipped, 1 bad\nby kind: network 1\nby source: suricata 1" in table.out
+    found = json.loads(told.out)
+    assert (found["alerts"], found["sources"], found["bad"]) == (1, {"suricata": 1}, 1)
+    assert [(each["line"], each["field"]) for each in found["problems"]] == [(2, "src_port")]
+
+
+async def test_alerts_are_listed_shown_and_acknowledged(folder, env, database):
+    """By the person who typed it."""
+    alert_id = await store(database, src_ip="192.0.2.99")
+
+    listed = await aurora(
+        "alerts", "list", "-o", "json", "--address", "192.0.2.99", cwd=folder, **env
+    )
+    done = await aurora("alerts", "ack", alert_id, cwd=folder, **env)
+    shown = await aurora("alerts", "show", alert_id, "-o", "json", cwd=folder, **env)
+    nobody = await aurora("alerts", "ack", alert_id, new_id(), cwd=folder, **env)
+
+    assert [each["id"] for each in json.loads(listed.out)] == [alert_id]
+    assert f"{alert_id} acknowledged by cli:" in done.out
+    assert json.loads(shown.out)["acknowledged_by"].startswith("cli:")
+    assert json.loads(shown.out)["details"] == {"dns": 1}
+    assert nobody.code == 1
+    assert "no alert" in nobody.complaint
 
 
 async def test_keys_are_made_listed_and_revoked(folder, env, settings):

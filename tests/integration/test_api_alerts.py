@@ -55,6 +55,18 @@ async def test_many_alerts_each_go_on_the_stream_of_their_kind(api: Api):
     assert [each[0] for each in await _entries(api, "cps:alerts")] == [ids[1], *rest.json()["ids"]]
 
 
+async def test_the_same_alert_twice_is_one_where_the_sender_asks_for_it(api: Api):
+    """`ids=content`; otherwise each is an alert of its own."""
+    plain = [(await api.client.post(ALERTS, json=EVE)).json()["ids"] for _ in range(2)]
+    same = [
+        (await api.client.post(ALERTS, json=said, params={"ids": "content"})).json()["ids"]
+        for said in (EVE, dict(reversed(EVE.items())), OURS)
+    ]
+
+    assert plain[0] != plain[1]
+    assert same[0] == same[1] != same[2]
+
+
 async def test_of_many_alerts_all_or_none_are_accepted(api: Api):
     """And each that is none is named."""
     body = assert_problem(

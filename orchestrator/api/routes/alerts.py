@@ -1,6 +1,7 @@
 """/api/v1/alerts: accept one or many onto their streams, search, read, acknowledge."""
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,22 +12,30 @@ from orchestrator.alert import LARGEST_INT, AlertKind, Severity
 from orchestrator.api import paging
 from orchestrator.api.auth import Actor, needs
 from orchestrator.api.paging import Cursor, Limit, Listed, Moment, Text
-from orchestrator.api.parts import ApiParts, Parts
+from orchestrator.api.parts import Parts
 from orchestrator.api.problems import Problem, wrong
 from orchestrator.api.requests import BulkRoute, guarded
 from orchestrator.api.schemas import AlertOut, AlertsAccepted, AlertSummary
 from orchestrator.db import listing
 from orchestrator.db.alerts import AlertNotFound, acknowledge, unacknowledge
 from orchestrator.db.keys import Scope
-from orchestrator.errors import Overloaded, PayloadTooLarge, Rejected
-from orchestrator.formats.normalise import normalise
-from orchestrator.runtime.room import REFUSE_AT
+from orchestrator.errors import PayloadTooLarge, Rejected
+from orchestrator.formats.normalise import content_id, normalise, own_id, own_kind
+from orchestrator.runtime.room import admit_alerts
 from orchestrator.streams.names import ALERTS, CPS_ALERTS, Stream
 from orchestrator.task import new_id
 
 PATH = "/api/v1/alerts"
 MOST_AT_ONCE = 1000  # alerts in one request: one write to Redis each
 ENVELOPE = 512  # bytes that an entry's other fields need within the limit of a message
+
+
+class Ids(StrEnum):
+    """Which ids alerts get that bring none."""
+
+    NEW = "new"
+    CONTENT = "content"  # of all that the alert says: sent twice, it is one
+
 
 router = guarded(PATH, "alerts")
 bulk = guarded(PATH, "alerts", route_class=BulkRoute)
@@ -45,11 +54,13 @@ async def submit_alerts(
     parts: Parts,
     actor: Actor,
     kind: Annotated[AlertKind, Query(description="of alerts that do not say")] = AlertKind.NETWORK,
+    ids: Annotated[Ids, Query(description="of alerts that bring none")] = Ids.NEW,
 ) -> AlertsAccepted:
-    """Accept one alert, or an array of them all or none: EVE JSON, a device's, our own schema.
+    """Accept one alert, or an array of them all or none, each in any of the formats.
 
-    An alert that brings its own `id` (a UUID) may be sent again without becoming two. With Redis
-    down the answer is 503.
+    These are our own schema, OCSF findings, Wazuh's and Suricata's alerts, and a device's. An alert
+    that brings its own `id` (a UUID) may be sent again without becoming two; with `ids=content` so
+    may any other that says the same to the last field. With Redis down the answer is 503.
     """
     given = body if isinstance(body, list) else [body]
     if not 1 <= len(given) <= MOST_AT_ONCE:
@@ -57,19 +68,19 @@ async def submit_alerts(
             422, "invalid_request", f"send 1 to {MOST_AT_ONCE} alerts; these are {len(given)}"
         )
     many = isinstance(body, list)
-    ready = _ready(given, kind=kind, limit=parts.settings.max_payload - ENVELOPE, many=many)
-    await _admit(parts)
-    ids = [alert_id for _, _, alert_id in ready]
+    limit = parts.settings.max_payload - ENVELOPE
+    ready = _ready(given, kind=kind, ids=ids, limit=limit, many=many)
+    await admit_alerts(parts.streams)
+    found = [alert_id for _, alert_id, _ in ready]
     await parts.publisher.audit(
         "alerts.submitted",
         object_type="alert",
-        object_id=ids[0],
+        object_id=found[0],
         actor=actor,
-        detail={"count": len(ids), "alert_ids": ids},
+        detail={"count": len(found), "alert_ids": found},
     )
-    for stream, data, alert_id in ready:
-        await parts.publisher.publish_data(stream, data, message_id=alert_id)
-    return AlertsAccepted(ids=ids)
+    await parts.publisher.publish_alerts(ready)
+    return AlertsAccepted(ids=found)
 
 
 @router.get("", operation_id="listAlerts", dependencies=[needs(Scope.ALERTS_READ)])
@@ -142,9 +153,9 @@ async def unacknowledge_alert(alert_id: UUID, parts: Parts, actor: Actor) -> Ale
 
 
 def _ready(
-    given: list[dict[str, Any]], *, kind: AlertKind, limit: int, many: bool
-) -> list[tuple[Stream, bytes, str]]:
-    """(stream, data, message id) of each. Raises Problem that names every alert that is none.
+    given: list[dict[str, Any]], *, kind: AlertKind, ids: Ids, limit: int, many: bool
+) -> list[tuple[Stream, str, bytes]]:
+    """(stream, message id, data) of each. Raises Problem that names every alert that is none.
 
     What is published is what was sent: the handler normalises it by the same rule, and evidence
     stays as it was.
@@ -152,9 +163,9 @@ def _ready(
     found, errors = [], []
     for index, alert in enumerate(given):
         at = f"/{index}" if many else ""
-        alert_id, data = _own_id(alert), to_json(alert)
-        own = alert.get("kind")
-        its_kind = AlertKind(own) if own in list(AlertKind) else kind
+        alert_id = content_id(alert) if ids is Ids.CONTENT else own_id(alert) or new_id()
+        data = to_json(alert)
+        its_kind = own_kind(alert) or kind
         try:
             if len(data) > limit:
                 raise PayloadTooLarge(len(data), limit)
@@ -162,21 +173,8 @@ def _ready(
         except Rejected as error:
             errors.append(wrong(at, str(error)))
         stream = CPS_ALERTS if its_kind is AlertKind.CPS else ALERTS
-        found.append((stream, data, alert_id))
+        found.append((stream, alert_id, data))
     if errors:
         said = f"{len(errors)} of {len(given)} are no alerts: {errors[0]['message']}"
         raise Problem(422, "invalid_alert", said, errors=errors)
     return found
-
-
-def _own_id(alert: dict[str, Any]) -> str:
-    try:
-        return str(UUID(alert["id"]))
-    except (KeyError, ValueError, TypeError, AttributeError):
-        return new_id()
-
-
-async def _admit(parts: ApiParts) -> None:
-    share = await parts.streams.memory_share()
-    if share >= REFUSE_AT:
-        raise Overloaded(f"Redis uses {share:.0%} of its memory", retry_after=10)
