@@ -48,6 +48,7 @@ from orchestrator.streams.publisher import Publisher
 from orchestrator.streams.tail import ResultTail
 
 if TYPE_CHECKING:
+    from orchestrator.api.live import Live
     from orchestrator.api.parts import ApiParts
     from orchestrator.db.session import Database
     from orchestrator.db.tasks import TaskStore
@@ -140,6 +141,12 @@ class Parts:
         )
 
     @cached_property
+    def live(self) -> "Live":
+        from orchestrator.api.live import Live  # noqa: PLC0415 - loads SQLAlchemy
+
+        return Live(self.streams, self.database, max_payload=self.settings.max_payload)
+
+    @cached_property
     def room(self) -> Room:
         return Room(self.streams, max_backlog=self.settings.max_backlog)
 
@@ -166,6 +173,8 @@ class Parts:
             await self.submitter.close()
         if "tail" in self.__dict__:
             await self.tail.stop()
+        if "live" in self.__dict__:
+            await self.live.close()
         if "streams" in self.__dict__:
             await self.streams.close()
         if "reading" in self.__dict__:
@@ -343,7 +352,13 @@ async def api(parts: Parts, *, listener: socket.socket | None = None) -> list[Se
 
     settings = parts.settings
     application = create_site(api_parts(parts), reading=parts.reading)
-    return [HttpServer(application, listener or listen(settings.host, settings.port))]
+    return [
+        HttpServer(
+            application,
+            listener or listen(settings.host, settings.port),
+            stopping=parts.live.stop,
+        )
+    ]
 
 
 def api_parts(parts: Parts) -> "ApiParts":
@@ -357,6 +372,7 @@ def api_parts(parts: Parts) -> "ApiParts":
         publisher=parts.publisher,
         submitter=parts.submitter,
         registry=parts.registry,
+        live=parts.live,
     )
 
 

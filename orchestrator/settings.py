@@ -97,9 +97,12 @@ class Settings(BaseSettings):
     # HTTP
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
+    allowed_origins: Annotated[
+        tuple[str, ...], NoDecode
+    ] = ()  # of pages elsewhere that may connect
     workers_health_port: int | None = None  # a worker's /livez, /readyz, /metrics; None: closed
 
-    @field_validator("agents", "queues", mode="before")
+    @field_validator("agents", "queues", "allowed_origins", mode="before")
     @classmethod
     def _comma_list(cls, value: Any) -> Any:
         """Split `AURORA_AGENTS=./agents,my.module`."""

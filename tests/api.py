@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from orchestrator import Agent, RunContext, crontab
 from orchestrator.api.app import create_app
+from orchestrator.api.live import Live
 from orchestrator.api.parts import ApiParts
 from orchestrator.db import keys
 from orchestrator.db.session import Database
@@ -98,6 +99,7 @@ async def serving(settings: Settings, database: Database, streams: Streams) -> A
     key_id, key = await keys.create_key(database, "test", ["admin"])
     async with _client(app, {"Authorization": f"Bearer {key}"}) as client:
         yield Api(app=app, parts=parts, client=client, key=key, key_id=key_id)
+    await parts.live.close()
 
 
 def parts_of(settings: Settings, database: Database, streams: Streams) -> ApiParts:
@@ -119,6 +121,7 @@ def parts_of(settings: Settings, database: Database, streams: Streams) -> ApiPar
             room=Room(streams, max_backlog=1_000_000),
         ),
         registry=AgentRegistry([Echo, Anything]),
+        live=Live(streams, database, max_payload=settings.max_payload),
     )
 
 

@@ -1,18 +1,30 @@
 """Puts the application together from its parts; the composition root calls this and serves it."""
 
 from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from orchestrator.api import problems
 from orchestrator.api.auth import Authentication, KeyCache, scope_of
 from orchestrator.api.metrics import Measured, Metrics
 from orchestrator.api.parts import ApiParts
 from orchestrator.api.problems import RequestIds
-from orchestrator.api.routes import agents, alerts, audit, dead_letters, health, schedules, tasks
+from orchestrator.api.routes import (
+    agents,
+    alerts,
+    audit,
+    dead_letters,
+    health,
+    live,
+    schedules,
+    tasks,
+)
 from orchestrator.api.routes.health import Readiness
+from orchestrator.db.keys import find
 
-# One router with `/tasks/bulk` stands before the one with `/tasks/{task_id}`.
+# What is called by a name (`/tasks/bulk`, `/alerts/live`) stands before what is called by an id.
 GUARDED = (
+    live.tasks,
+    live.alerts,
     tasks.bulk,
     tasks.router,
     agents.router,
@@ -41,13 +53,20 @@ def create_app(parts: ApiParts) -> FastAPI:
     )
     app.state.parts = parts
     app.state.metrics = Metrics(parts)
+    app.state.keys_by_id = KeyCache(parts.database, look=find)
     app.state.readiness = Readiness(parts)
     for router in GUARDED:
         _include(app, router, guarded=True)
     _include(app, health.router, guarded=False)
     problems.install(app)
     # The last one added is the first to see a request.
-    app.add_middleware(Authentication, keys=KeyCache(parts.database))
+    app.add_middleware(
+        Authentication,
+        keys=KeyCache(parts.database),
+        keys_by_id=app.state.keys_by_id,
+        streams=parts.streams,
+        allowed_origins=parts.settings.allowed_origins,
+    )
     app.add_middleware(Measured, metrics=app.state.metrics)
     app.add_middleware(RequestIds)
     return app
@@ -55,7 +74,7 @@ def create_app(parts: ApiParts) -> FastAPI:
 
 def _include(app: FastAPI, router: APIRouter, *, guarded: bool) -> None:
     for route in router.routes:
-        assert isinstance(route, APIRoute), f"{route} is no API route"  # noqa: S101 - a mistake of ours, at start
+        assert isinstance(route, APIRoute | APIWebSocketRoute), f"{route} is no API route"  # noqa: S101 - a mistake of ours, at start
         assert not guarded or scope_of(route), f"{route.path} names no scope"  # noqa: S101 - the same
         # The routes themselves rather than `include_router`: it would wrap them, and the tests
         # that walk all routes would have to know FastAPI's wrapping.

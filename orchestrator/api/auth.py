@@ -2,18 +2,22 @@
 
 The middleware turns away whoever has no valid key before anything of the request is looked at;
 each route then names the scope that it needs, and `app.py` refuses to serve one that names none.
+A WebSocket may show a single-use ticket instead, as a browser can give it no header, and must come
+from an origin that is ours or allowed.
 """
 
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer, SecurityScopes
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
@@ -21,14 +25,26 @@ from orchestrator.api.problems import Problem, answer
 from orchestrator.db.keys import ApiKey, Scope, verify
 from orchestrator.db.session import Database
 from orchestrator.errors import OrchestratorError
+from orchestrator.streams import tickets
+from orchestrator.streams.connection import Streams
 
 OPEN = frozenset({"/livez", "/readyz", "/metrics"})  # for probes and scrapers, which carry no key
 # Seconds. Revocation must take effect within 5; what is left is for a slow look at the table.
 CACHE_FOR = 3.0
 CACHED = 1000  # keys
 
-# For the OpenAPI document alone; the middleware has decided before.
-_bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="Bearer ak_<id>_<secret>")
+PROTOCOL = "aurora"  # the subprotocol that a WebSocket speaks
+TICKET = "ticket."  # before a ticket, as a further subprotocol that is offered
+
+
+class _Shown(HTTPBearer):
+    """For the OpenAPI document alone; the middleware has decided before."""
+
+    async def __call__(self, connection: HTTPConnection) -> None:
+        """Nothing."""
+
+
+_bearer = _Shown(auto_error=False, scheme_name="ApiKey", description="Bearer ak_<id>_<secret>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +93,26 @@ class KeyCache:
 class Authentication:
     """Middleware: no valid key, no service, also where there is nothing to serve."""
 
-    def __init__(self, app: ASGIApp, *, keys: KeyCache) -> None:
-        """Store."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyCache,
+        keys_by_id: KeyCache,
+        streams: Streams,
+        allowed_origins: Collection[str],
+    ) -> None:
+        """Store. `keys_by_id` finds the key behind a ticket, which `streams` keeps."""
         self.app = app
         self.keys = keys
+        self.keys_by_id = keys_by_id
+        self.streams = streams
+        self.allowed_origins = frozenset(allowed_origins)
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Let the open paths through, and whoever shows a valid key."""
-        if scope["type"] == "http" and scope["path"] not in OPEN:
+        is_open = scope["type"] == "http" and scope["path"] in OPEN
+        if scope["type"] != "lifespan" and not is_open:
             try:
                 scope.setdefault("state", {})["key"] = await self._authenticated(scope)
             except OrchestratorError as error:
@@ -94,6 +122,10 @@ class Authentication:
 
     async def _authenticated(self, scope: AsgiScope) -> ApiKey:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if scope["type"] == "websocket":
+            _check_origin(scope, self.allowed_origins)
+            if not given:
+                return await self._ticketed(scope)
         if len(given) != 1:
             raise _unauthenticated("send one header: Authorization: Bearer ak_...", None)
         scheme, _, token = given[0].decode("latin-1").partition(" ")
@@ -106,6 +138,52 @@ class Authentication:
                 "invalid_token",
             )
         return key
+
+    async def _ticketed(self, scope: AsgiScope) -> ApiKey:
+        """The key behind the ticket among the subprotocols; URLs are logged, and carry none."""
+        shown = [each for each in scope.get("subprotocols", ()) if each.startswith(TICKET)]
+        if len(shown) != 1:
+            raise _unauthenticated(
+                "send the header Authorization: Bearer ak_..., or offer the subprotocols"
+                f" {PROTOCOL} and {TICKET}<ticket>, of POST /api/v1/alerts/live/ticket;"
+                " neither belongs in the URL",
+                None,
+            )
+        holder = await tickets.redeem(self.streams, shown[0].removeprefix(TICKET))
+        key = await self.keys_by_id.verify(holder) if holder is not None else None
+        if key is None:
+            raise Problem(
+                403,
+                "invalid_ticket",
+                f"this ticket is unknown, used or older than {tickets.GOOD_FOR} s;"
+                " POST /api/v1/alerts/live/ticket gives another",
+            )
+        return key
+
+
+def _check_origin(scope: AsgiScope, allowed: Collection[str]) -> None:
+    """A page of another site must not use a visitor's rights. Raises Problem.
+
+    A program sends no Origin; what it shows is its own.
+    """
+    headers: dict[bytes, list[bytes]] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name, []).append(value)
+    origins = [each.decode("latin-1") for each in headers.get(b"origin", ())]
+    if not origins:
+        return
+    host = b"".join(headers.get(b"host", ())).decode("latin-1").lower()
+    for origin in origins:
+        own = origin.lower() in {f"http://{host}", f"https://{host}"} and bool(
+            urlsplit(origin).netloc
+        )
+        if not own and origin not in allowed:
+            raise Problem(
+                403,
+                "origin_not_allowed",
+                f"pages of {origin[:200]!r} may not connect; AURORA_ALLOWED_ORIGINS names those"
+                " that may",
+            )
 
 
 def needs(scope: Scope) -> Any:
@@ -122,9 +200,9 @@ def scope_of(route: Any) -> str | None:
 
 
 async def _permitted(
-    request: Request, scopes: SecurityScopes, _shown: Annotated[Any, Security(_bearer)]
+    connection: HTTPConnection, scopes: SecurityScopes, _shown: Annotated[Any, Security(_bearer)]
 ) -> None:
-    key = key_of(request)
+    key = key_of(connection)
     missing = [scope for scope in scopes.scopes if not key.allows(scope)]
     if missing:
         raise Problem(
@@ -136,9 +214,9 @@ async def _permitted(
         )
 
 
-def key_of(request: Request) -> ApiKey:
+def key_of(connection: HTTPConnection) -> ApiKey:
     """The key that the middleware let in."""
-    key: ApiKey = request.state.key
+    key: ApiKey = connection.state.key
     return key
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from orchestrator.api.live import Live
 from orchestrator.api.parts import ApiParts
 from orchestrator.api.recently import Recently
 from orchestrator.db import statistics as record_statistics
@@ -45,6 +46,7 @@ class Metrics:
         self._recently = Recently(self._look, keep=KEEP)
         self.registry = CollectorRegistry()
         self.condition = _ConditionCollector()
+        self.registry.register(_LiveCollector(parts.live))
         self.registry.register(self.condition)
         self.requests = Histogram(
             "aurora_http_request_duration_seconds",
@@ -118,6 +120,30 @@ class _ConditionCollector(Collector):
         yield from _of_streams(self.found.streams or ())
         if self.found.record is not None:
             yield from _of_record(self.found.record)
+
+    def describe(self) -> Iterable[Metric]:
+        # Or registering would collect.
+        return ()
+
+
+class _LiveCollector(Collector):
+    """Who follows live in this process."""
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+
+    def collect(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(
+            "aurora_ws_clients", "WebSockets that are connected.", self.live.websockets
+        )
+        yield GaugeMetricFamily(
+            "aurora_sse_clients", "Event streams that are followed.", self.live.event_streams
+        )
+        yield CounterMetricFamily(
+            "aurora_relay_dropped",
+            "Messages that live clients were too slow for; they come back for them.",
+            self.live.dropped,
+        )
 
     def describe(self) -> Iterable[Metric]:
         # Or registering would collect.

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from starlette.requests import HTTPConnection
 
+from orchestrator.api.live import Live
 from orchestrator.db.session import Database
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.submitter import TaskSubmitter
@@ -23,9 +25,10 @@ class ApiParts:
     publisher: Publisher
     submitter: TaskSubmitter
     registry: AgentRegistry
+    live: Live
 
 
-async def _parts(request: Request) -> ApiParts:
+async def _parts(request: HTTPConnection) -> ApiParts:
     # Async, or FastAPI would ask a thread for it, twice the cost of all else that it does here.
     found: ApiParts = request.app.state.parts
     return found

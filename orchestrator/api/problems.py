@@ -11,12 +11,17 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import (
+    RequestValidationError,
+    ValidationException,
+    WebSocketRequestValidationError,
+)
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from orchestrator.db.alerts import AlertNotFound
 from orchestrator.db.letters import LetterClosed, LetterNotFound
@@ -101,7 +106,7 @@ class RequestIds:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Put it in the request's state and in the answer's headers."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         given = dict(scope["headers"]).get(b"x-request-id", b"")
@@ -109,7 +114,8 @@ class RequestIds:
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            # Of a WebSocket: the answer of one that is turned away.
+            if message["type"] in {"http.response.start", "websocket.http.response.start"}:
                 message["headers"] = [
                     *message.get("headers", ()),
                     (REQUEST_ID.lower().encode(), request_id.encode()),
@@ -125,6 +131,7 @@ def install(app: FastAPI) -> None:
     handlers: dict[Any, Any] = {
         OrchestratorError: _ours,
         RequestValidationError: _invalid_request,
+        WebSocketRequestValidationError: _invalid_request,
         ValidationError: _unforeseen,
         HTTPException: _http,
         ClientDisconnect: _gone,
@@ -183,7 +190,7 @@ def wrong(pointer: str, message: str) -> Wrong:
     return {"pointer": pointer, "message": message}
 
 
-def invalid(error: RequestValidationError | ValidationError, *, at: str = "") -> Problem:
+def invalid(error: ValidationException | ValidationError, *, at: str = "") -> Problem:
     """What pydantic found, as one 422; `at` is the pointer of what it was given."""
     errors = [
         wrong(at + _pointer(each["loc"]), str(each["msg"]).removeprefix("Value error, "))
@@ -200,8 +207,15 @@ def _pointer(location: Sequence[str | int]) -> str:
     return "".join(f"/{part}" for part in escaped)
 
 
-async def _ours(request: Request, error: OrchestratorError) -> Response:
-    return answer(request.scope, error)
+async def _ours(connection: HTTPConnection, error: OrchestratorError) -> Response:
+    return await _answered(connection, answer(connection.scope, error))
+
+
+async def _answered(connection: HTTPConnection, found: Response) -> Response:
+    # Nobody sends what a handler gives back for a WebSocket; it was not accepted yet.
+    if isinstance(connection, WebSocket):
+        await connection.send_denial_response(found)
+    return found
 
 
 def answer(scope: Scope, error: OrchestratorError) -> Response:
@@ -217,8 +231,8 @@ def answer(scope: Scope, error: OrchestratorError) -> Response:
     return response(scope, problem)
 
 
-async def _invalid_request(request: Request, error: RequestValidationError) -> Response:
-    return response(request.scope, invalid(error))
+async def _invalid_request(connection: HTTPConnection, error: ValidationException) -> Response:
+    return await _answered(connection, response(connection.scope, invalid(error)))
 
 
 async def _http(request: Request, error: HTTPException) -> Response:

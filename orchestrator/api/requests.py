@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
+from starlette.requests import HTTPConnection
 
 from orchestrator.api.parts import ApiParts
 from orchestrator.api.problems import MEDIA_TYPE, Problem
@@ -119,7 +120,7 @@ def query_parameters(dependant: Dependant) -> Iterator[str]:
         yield from query_parameters(inner)
 
 
-def check_parameters(request: Request, known: tuple[str, ...]) -> None:
+def check_parameters(request: HTTPConnection, known: tuple[str, ...]) -> None:
     """Raise Problem for a parameter that is not known; it names the near one."""
     for name in request.query_params:
         if name not in known:

@@ -117,6 +117,14 @@ async def verify(database: Database, given: str) -> ApiKey | None:
     return key
 
 
+async def find(database: Database, public_id: str) -> ApiKey | None:
+    """The valid key with this public id, of whoever has shown it before. Raises Unavailable."""
+    async with database.session() as session:
+        row = await session.get(ApiKeyRow, public_id)
+        key = None if row is None else as_key(row)
+    return key if key is not None and key.is_valid(datetime.now(UTC)) else None
+
+
 async def revoke(database: Database, public_id: str, *, actor: str = "cli") -> bool:
     """Make a key useless, at once here and within seconds at every API process' cache.
 

@@ -1,7 +1,7 @@
 """Reads streams as they grow, without a group: what every plain tail has in common."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import NamedTuple
 
 from orchestrator.errors import Overloaded, Unavailable
@@ -30,7 +30,7 @@ class Read(NamedTuple):
 
 async def follow(
     reader: Channel, positions: dict[str, str], *, stopping: Callable[[], bool]
-) -> AsyncIterator[Read]:
+) -> AsyncGenerator[Read, None]:
     """Entries after `positions` (key -> entry id), which move along; outages are waited out.
 
     Ends within about a second of `stopping`. Never cancelled in the middle of a read: its reply

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
@@ -101,7 +102,7 @@ class LiveTail(Generic[T]):
     async def subscribe(self, wants: Callable[[T], bool] | None = None) -> "Subscription[T]":
         """Everything from now on that `wants` says yes to. Raises Overloaded, Unavailable.
 
-        Leave it with `close()`, or `async with`.
+        Leave it with `close()`.
         """
         if self.clients >= self.most_clients:
             raise Overloaded(f"{self.clients} live clients are connected", retry_after=5)
@@ -148,12 +149,15 @@ class LiveTail(Generic[T]):
         reader = self._reader = self._reader or self.streams.reader()
         try:
             ids = {key: str(self.position[name]) for key, name in self._names.items()}
-            async for found in follow(reader, ids, stopping=self._is_done):
-                if found.unsure and not await self._in_one_piece():
-                    self._end_all(Ended.LOST)
-                for start in range(0, len(found.entries), CHUNK):
-                    self._hear(found.entries[start : start + CHUNK])
-                    await self._give_turns()
+            async with aclosing(follow(reader, ids, stopping=self._is_done)) as reads:
+                async for found in reads:
+                    if found.unsure and not await self._in_one_piece():
+                        # Who comes back is told what is missing, and we begin at the end again.
+                        self._end_all(Ended.LOST)
+                        return
+                    for start in range(0, len(found.entries), CHUNK):
+                        self._hear(found.entries[start : start + CHUNK])
+                        await self._give_turns()
         except Exception:
             logger.exception("the live tail failed", extra={"event": "live.failed"})
             self._end_all(Ended.LOST)

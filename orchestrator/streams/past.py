@@ -32,13 +32,17 @@ class Chapter:
         """
         if position >= self.last:
             return position == self.last
-        return self.first is not None and self.first <= position and self.deleted <= position
+        if position == BEGINNING and not self.removed:
+            return True
+        if self.first is None or self.deleted > position:
+            return False
+        return self.first.before <= position
 
     def was_reset(self, position: EntryId) -> bool:
         """True where a reader at `position` has read in a life of the stream before this one."""
         beyond = position > self.last
         # Nothing was ever removed, yet the entry that the reader has read is not here.
-        unknown = self.first is not None and self.first > position and not self.removed
+        unknown = self.first is not None and self.first.before > position and not self.removed
         return position != BEGINNING and (beyond or unknown)
 
     @property

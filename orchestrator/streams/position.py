@@ -49,6 +49,7 @@ class Position:
     """The last entry of each stream that a reader has been through, by the stream's name."""
 
     ids: Mapping[str, EntryId]
+    is_moment: bool = False  # one id for all, which need not be on each stream
 
     @classmethod
     def of(cls, text: str, names: Sequence[str]) -> Self:
@@ -59,7 +60,8 @@ class Position:
                 f"{text[:100]!r} is no position; send the `id` of the last message as it came"
             )
         found = [EntryId.of(part) for part in parts]
-        return cls(dict(zip(names, found * (len(names) // len(found)), strict=True)))
+        ids = dict(zip(names, found * (len(names) // len(found)), strict=True))
+        return cls(ids, is_moment=len(found) < len(names))
 
     def __str__(self) -> str:
         return "/".join(map(str, self.ids.values()))

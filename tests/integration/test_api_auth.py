@@ -65,7 +65,11 @@ async def test_every_route_lets_its_scope_in_and_no_other(api: Api):
         needed = scope_of(route)
         assert needed in set(Scope), path
         for scope in Scope:
-            answer = await api.client.request(method, _path(path), headers=headers[scope])
+            # A feed would never end; what is behind the door refuses this.
+            query = {"last_id": "none"} if path.endswith("/events") else None
+            answer = await api.client.request(
+                method, _path(path), headers=headers[scope], params=query
+            )
             let_in = scope in {needed, Scope.ADMIN}
             # What comes after the door (404, 422 ...) is other tests' business.
             assert (answer.status_code not in {401, 403}) == let_in, (method, path, scope)
