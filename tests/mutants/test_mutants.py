@@ -352,6 +352,13 @@ MUTANTS = {
         "",
         "tests/integration/test_silence.py::test_a_connection_that_says_nothing_is_given_up",
     ),
+    "a blocking read is waited for": Mutant(
+        "P5",
+        "orchestrator/streams/connection.py",
+        "timeout=READER_TIMEOUT)",
+        "timeout=86_400.0)",
+        "tests/integration/test_silence.py::test_a_blocking_read_that_is_not_answered_is_given_up",
+    ),
     "stays with a primary that is a replica now": Mutant(
         "P1",
         "orchestrator/streams/channel.py",
