@@ -5,12 +5,13 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from orchestrator.alert import Alert, AlertKind, Severity, normalise
+from orchestrator.alert import Alert, AlertKind, Severity
 from orchestrator.api.feed import Feed, Gap, Here, Told
 from orchestrator.db.live import alerts_between
 from orchestrator.db.session import Database
 from orchestrator.errors import Rejected
 from orchestrator.event import TaskEvent
+from orchestrator.formats.normalise import normalise
 from orchestrator.streams.connection import Streams
 from orchestrator.streams.live import LiveMessage, LiveTail, Reading
 from orchestrator.streams.message import Fields, decode, decode_event
