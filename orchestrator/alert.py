@@ -94,6 +94,7 @@ def _clean_detail(value: Any, depth: int = 0) -> Any:
 
 Name = Annotated[str, _bounded(LONGEST_NAME)]
 Signature = Annotated[str, _bounded(LONGEST_SIGNATURE)]
+SignatureId = Annotated[int, Field(ge=0, le=LARGEST_INT)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Details = Annotated[dict[str, Any], BeforeValidator(_clean_detail)]
 
@@ -113,15 +114,13 @@ class Alert(BaseModel):
     occurred_at: Annotated[AwareDatetime, Field(description="when it happened, with an offset")]
     severity: Annotated[Severity, Field(description="how serious, in one of these words")]
     signature: Annotated[Signature, Field(description="what was seen, in the rule's words")]
-    signature_id: Annotated[int, Field(ge=0, le=LARGEST_INT, description="the rule's")] | None = (
-        None
-    )
+    signature_id: Annotated[SignatureId | None, Field(description="the rule's number")] = None
     category: Annotated[Name, Field(description="the kind of attack, as the source says it")] = ""
     action: Annotated[Name | None, Field(description='"allowed", "blocked" ...')] = None
     src_ip: Annotated[Name | None, Field(description="who began, as text")] = None
-    src_port: Port | None = None
+    src_port: Annotated[Port | None, Field(description="0 to 65535")] = None
     dest_ip: Annotated[Name | None, Field(description="with whom, as text")] = None
-    dest_port: Port | None = None
+    dest_port: Annotated[Port | None, Field(description="0 to 65535")] = None
     proto: Annotated[Name | None, Field(description='"TCP", "UDP" ...')] = None
     app_proto: Annotated[Name | None, Field(description='"http", "tls" ...')] = None
     direction: Annotated[Name | None, Field(description='such as "to_server"')] = None

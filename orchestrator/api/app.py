@@ -1,6 +1,9 @@
 """Puts the application together from its parts; the composition root calls this and serves it."""
 
-from fastapi import APIRouter, FastAPI
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from orchestrator.api import problems
@@ -20,6 +23,7 @@ from orchestrator.api.routes import (
 )
 from orchestrator.api.routes.health import Readiness
 from orchestrator.db.keys import find
+from orchestrator.streams.asyncapi import asyncapi
 
 # What is called by a name (`/tasks/bulk`, `/alerts/live`) stands before what is called by an id.
 GUARDED = (
@@ -44,6 +48,7 @@ def create_app(parts: ApiParts) -> FastAPI:
     app = FastAPI(
         title="Aurora",
         summary="Runs AI agents the way Celery runs tasks.",
+        version=version("aurora-orchestrator"),
         openapi_url="/openapi.json",
         # The pages would fetch scripts from elsewhere; the document is enough.
         docs_url=None,
@@ -58,6 +63,7 @@ def create_app(parts: ApiParts) -> FastAPI:
     for router in GUARDED:
         _include(app, router, guarded=True)
     _include(app, health.router, guarded=False)
+    app.add_route("/asyncapi.json", _streams, include_in_schema=False)
     problems.install(app)
     # The last one added is the first to see a request.
     app.add_middleware(
@@ -70,6 +76,12 @@ def create_app(parts: ApiParts) -> FastAPI:
     app.add_middleware(Measured, metrics=app.state.metrics)
     app.add_middleware(RequestIds)
     return app
+
+
+async def _streams(request: Request) -> Response:
+    """The streams' document: for any key, as OpenAPI's is."""
+    parts: ApiParts = request.app.state.parts
+    return JSONResponse(asyncapi(parts.streams.keys, version=request.app.version))
 
 
 def _include(app: FastAPI, router: APIRouter, *, guarded: bool) -> None:

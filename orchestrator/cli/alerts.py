@@ -1,5 +1,6 @@
 """`aurora alerts`: handles alerts until stopped; takes files of them in; lists, acknowledges."""
 
+import json
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     invoke_without_command=True,
-    help="Turn alerts into tasks (runs until stopped); ingest, validate, list, show, ack, schema.",
+    help="Turn alerts into tasks (runs until stopped); ingest, validate, list, show, ack.",
 )
 COLUMNS = (
     "id", "kind", "source", "severity", "signature", "signature_id", "category", "action", "src_ip",
@@ -60,6 +61,26 @@ def handle_alerts(context: typer.Context, log_level: LogLevel = "info") -> None:
     """Turn alerts into tasks for the agents whose rules match, until stopped."""
     if context.invoked_subcommand is None:
         serve(["alerts"], log_level)
+
+
+@app.command("schema")
+def print_schema() -> None:
+    """Print the JSON Schema of an alert: what a normaliser in any language writes."""
+    from orchestrator.formats.own import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+@app.command("asyncapi")
+def print_asyncapi() -> None:
+    """Print the AsyncAPI 3 document of the five streams, tasks and results included."""
+    from importlib.metadata import version
+
+    from orchestrator.streams.asyncapi import asyncapi
+    from orchestrator.streams.names import Keys
+
+    keys = Keys(opening.settings().prefix)
+    print(json.dumps(asyncapi(keys, version=version("aurora-orchestrator")), indent=2))
 
 
 @app.command("list")

@@ -51,12 +51,12 @@ def from_own(data: dict[str, Any], received_at: datetime) -> dict[str, Any]:
     return as_they_are | fields | {"details": event.rest() | given}
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema(*, ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
     """The JSON Schema (2020-12) of what is written: whatever it accepts is an alert.
 
     It is stricter than the reader, which takes other words for a severity and cuts long text.
     """
-    schema = Alert.model_json_schema()
+    schema = Alert.model_json_schema(ref_template=ref_template)
     schema |= {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Alert",
@@ -68,6 +68,6 @@ def json_schema() -> dict[str, Any]:
     properties = schema["properties"]
     # The entry's id and its stream say these; in `data` they are for POST /api/v1/alerts alone.
     properties["id"] = {"type": "string", "format": "uuid", "description": "over HTTP; a UUID"}
-    properties["kind"]["description"] = "over HTTP; on a stream, the stream says it"
+    properties["kind"] |= {"description": "over HTTP; on a stream, the stream says it"}
     properties["occurred_at"]["description"] += "; default: when the entry was taken"
     return schema

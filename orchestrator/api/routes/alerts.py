@@ -21,6 +21,7 @@ from orchestrator.db.alerts import AlertNotFound, acknowledge, unacknowledge
 from orchestrator.db.keys import Scope
 from orchestrator.errors import PayloadTooLarge, Rejected
 from orchestrator.formats.normalise import content_id, normalise, own_id, own_kind
+from orchestrator.formats.own import EXAMPLES, json_schema
 from orchestrator.runtime.room import admit_alerts
 from orchestrator.streams.names import ALERTS, CPS_ALERTS, Stream
 from orchestrator.task import new_id
@@ -41,7 +42,7 @@ router = guarded(PATH, "alerts")
 bulk = guarded(PATH, "alerts", route_class=BulkRoute)
 
 _EXAMPLES: list[Any] = [
-    {"signature": "ET SCAN Nmap", "severity": "medium", "src_ip": "192.0.2.7"},
+    EXAMPLES[1],
     [{"device": "pump-3", "metric": "pressure", "value": 9.1, "threshold": 7, "severity": "high"}],
 ]
 
@@ -119,6 +120,12 @@ async def list_alerts(
     after = paging.after(cursor, filters)
     page = await listing.alerts(parts.database, **filters, after=after, limit=limit)
     return paging.listed(page, AlertSummary.model_validate, filters)
+
+
+@router.get("/schema", operation_id="readAlertSchema", dependencies=[needs(Scope.ALERTS_WRITE)])
+async def read_schema() -> dict[str, Any]:
+    """The JSON Schema of an alert in our own words: what a normaliser in any language writes."""
+    return json_schema()
 
 
 @router.get("/{alert_id}", operation_id="readAlert", dependencies=[needs(Scope.ALERTS_READ)])
