@@ -85,6 +85,7 @@ def trust(ca: str | None, certificate: str | None, key: str | None) -> ssl.SSLCo
             raise ConfigurationError(f"AURORA_MQTT_{name}: {path}: {error.strerror}") from error
     try:
         found = ssl.create_default_context(cafile=ca)
+        found.sslsocket_class = _Shaking
         found.minimum_version = ssl.TLSVersion.TLSv1_2
         if certificate is not None:
             # An encrypted key would have the library ask at the terminal.
@@ -94,6 +95,17 @@ def trust(ca: str | None, certificate: str | None, key: str | None) -> ssl.SSLCo
             f"AURORA_MQTT_CA, _CERTIFICATE, _KEY: no PEM files that fit together: {error}"
         ) from error
     return found
+
+
+class _Shaking(ssl.SSLSocket):
+    """Closed where its handshake fails; the library would leave that to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - as it is there
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
 
 
 @dataclass(frozen=True, slots=True)

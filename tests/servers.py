@@ -8,11 +8,15 @@ import contextlib
 import os
 import secrets
 import shutil
+import socket
+import ssl
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 
@@ -105,3 +109,104 @@ def _embedded(why: str) -> Iterator[Servers]:
         if not given:
             postgres.stop()
         shutil.rmtree(home, ignore_errors=True)
+
+
+class Mosquitto:
+    """A broker of one test's own: killed and started again, it keeps its address and its data."""
+
+    def __init__(self, home: Path, *, config: str = "") -> None:
+        """Store. `config`: more lines of mosquitto.conf; paths in it begin with `self.seen`."""
+        from orchestrator.embedded.ports import free_port
+
+        self.home = home
+        self.port = free_port()
+        self.kind = _mosquitto_kind()
+        self.seen = "/aurora" if self.kind == "container" else str(home)
+        self.config = config
+        self._container: Any = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Without TLS and credentials."""
+        return f"mqtt://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, with what it had saved; returns when it listens."""
+        own = 1883 if self.kind == "container" else self.port
+        lines = [
+            "user root", "persistence true", f"persistence_location {self.seen}/",
+            # Saved with each change: what a SIGKILL forgets is then milliseconds, not minutes.
+            "autosave_on_changes true", "autosave_interval 1", "max_queued_messages 0",
+            self.config or f"listener {own}\nallow_anonymous true",
+        ]  # fmt: skip
+        text = "\n".join(lines).replace("{seen}", self.seen).replace("{port}", str(own))
+        (self.home / "mosquitto.conf").write_text(text + "\n")
+        command = ["/usr/sbin/mosquitto", "-c", f"{self.seen}/mosquitto.conf"]
+        if self.kind == "container":
+            self._start_container(command)
+        else:
+            command[0] = shutil.which("mosquitto") or command[0]
+            self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        self._wait()
+
+    def _start_container(self, command: list[str]) -> None:
+        from testcontainers.core.container import DockerContainer
+
+        if self._container is None:
+            image = os.environ.get("AURORA_TEST_MOSQUITTO_IMAGE", "eclipse-mosquitto:2")
+            self._container = (
+                DockerContainer(image)
+                .with_bind_ports(1883, self.port)
+                .with_volume_mapping(str(self.home), "/aurora", "rw")
+                .with_command(command)
+            )
+            self._container.start()
+        else:
+            self._container.get_wrapped_container().start()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._container is not None:
+            self._container.get_wrapped_container().kill()
+        elif self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        """Be gone for good."""
+        if self._container is not None:
+            self._container.stop()
+        elif self._process is not None and self._process.poll() is None:
+            self.kill()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            # A container's port is open before anybody in it listens: ask for an answer.
+            with contextlib.suppress(OSError), self._asking() as asking:
+                asking.sendall(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x05\x00\x00")
+                if asking.recv(1):
+                    return
+            time.sleep(0.05)
+        raise AssertionError("Mosquitto does not answer within 30 s")
+
+    def _asking(self) -> socket.socket:
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=1)
+        if "certfile" not in self.config:
+            return plain
+        anybody = ssl.create_default_context()
+        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+        return anybody.wrap_socket(plain)
+
+
+class NoMosquitto(Exception):
+    """Neither a Docker engine with the image nor a binary."""
+
+
+def _mosquitto_kind() -> str:
+    if os.environ.get("AURORA_TEST_SERVERS") != "embedded" and _docker_answers():
+        return "container"
+    if shutil.which("mosquitto") or Path("/usr/sbin/mosquitto").exists():
+        return "binary"
+    raise NoMosquitto("no Docker engine answers, and no `mosquitto` is installed (apt has it)")

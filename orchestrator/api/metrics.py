@@ -4,7 +4,7 @@ Names and labels are an interface. No ids in labels: each value of a label is a 
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,7 +20,9 @@ from orchestrator.api.recently import Recently
 from orchestrator.db import statistics as record_statistics
 from orchestrator.db.statistics import RecordStatistics
 from orchestrator.errors import OrchestratorError
+from orchestrator.streams import bridges
 from orchestrator.streams import statistics as stream_statistics
+from orchestrator.streams.bridges import BridgeFigures
 from orchestrator.streams.statistics import StreamStatistics
 from orchestrator.task import TaskState
 
@@ -35,6 +37,7 @@ class Condition:
 
     streams: list[StreamStatistics] | None
     record: RecordStatistics | None
+    bridges: Sequence[BridgeFigures] = ()
 
 
 class Metrics:
@@ -63,11 +66,13 @@ class Metrics:
     async def _look(self) -> Condition:
         # A server that is away is itself news: the other one's figures are told all the same.
         streams = record = None
+        found: Sequence[BridgeFigures] = ()
         with suppress(OrchestratorError):
             streams = await stream_statistics.read(self._parts.streams)
+            found = await bridges.read(self._parts.streams)
         with suppress(OrchestratorError):
             record = await record_statistics.read(self._parts.database)
-        return Condition(streams=streams, record=record)
+        return Condition(streams=streams, record=record, bridges=found)
 
 
 class Measured:
@@ -118,6 +123,8 @@ class _ConditionCollector(Collector):
         yield build
         yield up
         yield from _of_streams(self.found.streams or ())
+        if self.found.bridges:
+            yield from _of_bridges(self.found.bridges)
         if self.found.record is not None:
             yield from _of_record(self.found.record)
 
@@ -170,6 +177,22 @@ def _of_streams(streams: Iterable[StreamStatistics]) -> Iterator[Metric]:
             pending.add_metric(labels, group.pending)
             oldest.add_metric(labels, group.oldest_pending)
     yield from (length, backlog, pending, oldest)
+
+
+def _of_bridges(found: Iterable[BridgeFigures]) -> Iterator[Metric]:
+    connected = GaugeMetricFamily(
+        "aurora_mqtt_connected", "1 while the bridge has its broker.", labels=["client_id"]
+    )
+    messages = CounterMetricFamily(
+        "aurora_mqtt_messages",
+        "What became of MQTT messages since the bridge started.",
+        labels=["client_id", "mapping", "outcome"],
+    )
+    for bridge in found:
+        connected.add_metric([bridge.client_id], int(bridge.connected))
+        for (mapping, outcome), count in bridge.messages.items():
+            messages.add_metric([bridge.client_id, mapping, outcome], count)
+    yield from (connected, messages)
 
 
 def _of_record(record: RecordStatistics) -> Iterator[Metric]:

@@ -89,6 +89,8 @@ async def _checks() -> AsyncIterator[Check]:
         yield postgres
         if postgres.ok:
             yield await _check("schema", _schema(parts))
+        if settings.mqtt_url is not None:
+            yield await _check("bridge", _bridge(parts), fix="start it, or mend its access list")
     finally:
         await parts.close()
     yield await _check("agents", _agents(settings))
@@ -182,6 +184,36 @@ async def _agents(settings: "Settings") -> str:
 
     found = load_agents(settings.agents)
     return f"{len(found)}: {', '.join(found.by_name)}" if len(found) else "none"
+
+
+async def _bridge(parts: "Parts") -> str:
+    """The mappings, and a look at the broker under a name that no bridge has."""
+    from pathlib import Path
+
+    from orchestrator.app import open_broker
+    from orchestrator.mapping import load_mappings
+
+    mappings = load_mappings(Path(parts.settings.bridge_mappings))
+    broker = open_broker(parts.settings, looking=True)
+    connection = await broker.connect([each.topic_filter for each in mappings])
+    await connection.close()
+    return f"{len(mappings)} mappings; the broker at {broker.address} lets us in" + await _bridging(
+        parts
+    )
+
+
+async def _bridging(parts: "Parts") -> str:
+    from contextlib import suppress
+
+    from orchestrator.errors import Unavailable
+    from orchestrator.streams import bridges
+
+    with suppress(Unavailable):
+        found = {each.client_id: each for each in await bridges.read(parts.streams)}
+        ours = found.get(parts.settings.mqtt_client_id)
+        if ours is None or not ours.connected:
+            return "; no bridge is connected; start: aurora bridge"
+    return ""
 
 
 async def _port(settings: "Settings") -> str:

@@ -174,10 +174,10 @@ class Bridge:
                 if connection.gone is not None:
                     return
                 continue
-            self.counts[NO_MAPPING, MessageOutcome.DROPPED] += (
-                connection.unpromised_dropped - dropped
-            )
-            dropped = connection.unpromised_dropped
+            if connection.unpromised_dropped > dropped:
+                more = connection.unpromised_dropped - dropped
+                self.counts[NO_MAPPING, MessageOutcome.DROPPED] += more
+                dropped += more
             decided = self._decide(batch)
             if not await self._publish(decided, connection):
                 return

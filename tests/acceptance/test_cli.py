@@ -25,8 +25,8 @@ pytestmark = pytest.mark.acceptance
 
 HEAVY = ("sqlalchemy", "redis", "fastapi", "pydantic_settings", "alembic", "uvicorn")
 COMMANDS = (
-    "dev demo run doctor up api worker recorder scheduler alerts tasks agents schedules dead audit"
-    " db keys config"
+    "dev demo run doctor up api worker recorder scheduler bridge alerts tasks agents schedules dead"
+    " audit db keys config"
 )
 AGENT = """
 from pydantic import BaseModel

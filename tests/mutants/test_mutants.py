@@ -22,6 +22,7 @@ RULES = "tests/unit/test_rules.py"
 ATTACKS = "tests/integration/test_attacks.py"
 GROUPS = "tests/integration/test_group_commit.py"
 PROMISES = "tests/acceptance/test_promises.py"
+BRIDGE = "tests/integration/test_bridge.py"
 
 MUTANTS = {
     "no owner check": Mutant(
@@ -379,6 +380,21 @@ MUTANTS = {
         "            detail=redacted(entry.detail),",
         "            detail=entry.detail,",
         "tests/integration/test_api_lists.py::test_a_secret_does_not_reach_the_audit",
+    ),
+    "a reading is acknowledged before it is published": Mutant(
+        "P4",
+        "orchestrator/services/bridge.py",
+        "            if not await self._publish(decided, connection):\n",
+        "            for each in batch:\n                connection.acknowledge(each)\n"
+        "            if not await self._publish(decided, connection):\n",
+        f"{BRIDGE}::test_nothing_is_acknowledged_while_redis_is_away",
+    ),
+    "the bridge's session ends with its connection": Mutant(
+        "P4",
+        "orchestrator/mqtt.py",
+        "clean_start=self._broker.clean",
+        "clean_start=True",
+        f"{BRIDGE}::test_what_is_said_while_the_bridge_is_away_is_there_on_its_return",
     ),
 }
 

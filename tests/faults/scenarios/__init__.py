@@ -12,6 +12,7 @@ from tests.faults.scenarios.group_destroyed import GroupDestroyed
 from tests.faults.scenarios.malformed import Malformed
 from tests.faults.scenarios.max_memory import MaxMemory
 from tests.faults.scenarios.mix import Mix
+from tests.faults.scenarios.mqtt import MqttBroker
 from tests.faults.scenarios.neighbour_kill import NeighbourKill
 from tests.faults.scenarios.partition import Partition
 from tests.faults.scenarios.payloads import Payloads
@@ -39,6 +40,6 @@ SCENARIOS: dict[str, Scenario] = {
         ReplyLoss(), Partition(), Failover(), ClockJumps(),
         RecorderFailPoints(), WorkerFailPoints(), ApiKill(), Schedulers(),
         Malformed(), Duplicates(), Payloads(),
-        MaxMemory(), RollingRestart(), DiskFull(), Backlog(), SlowPostgres(), Soak(),
+        MaxMemory(), RollingRestart(), DiskFull(), Backlog(), SlowPostgres(), Soak(), MqttBroker(),
     )
 }  # fmt: skip
