@@ -102,8 +102,14 @@ async def serving(settings: Settings, database: Database, streams: Streams) -> A
     await parts.live.close()
 
 
-def parts_of(settings: Settings, database: Database, streams: Streams) -> ApiParts:
-    """What the application is given, with two agents."""
+def parts_of(
+    settings: Settings,
+    database: Database,
+    streams: Streams,
+    *,
+    registry: AgentRegistry | None = None,
+) -> ApiParts:
+    """What the application is given, with two agents unless others are given."""
     publisher = Publisher(streams, producer="api:test")
     tail = ResultTail(streams)
     return ApiParts(
@@ -120,7 +126,7 @@ def parts_of(settings: Settings, database: Database, streams: Streams) -> ApiPar
             max_payload=settings.max_payload,
             room=Room(streams, max_backlog=1_000_000),
         ),
-        registry=AgentRegistry([Echo, Anything]),
+        registry=registry or AgentRegistry([Echo, Anything]),
         live=Live(streams, database, max_payload=settings.max_payload),
     )
 

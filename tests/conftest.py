@@ -93,7 +93,8 @@ def settings(servers: Servers, keys: Keys, database_url: str) -> Settings:
 
 async def _make_template(servers: Servers) -> None:
     admin = await asyncpg.connect(servers.database_url)
-    await admin.execute(f"CREATE DATABASE {TEMPLATE}")
+    # Where the server's own default is SQL_ASCII, its jsonb would take no text beyond ASCII.
+    await admin.execute(f"CREATE DATABASE {TEMPLATE} ENCODING 'UTF8' TEMPLATE template0")
     await admin.close()
     url = servers.database(TEMPLATE).replace("postgresql://", "postgresql+asyncpg://")
     database = Database(url)

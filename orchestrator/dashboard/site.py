@@ -17,7 +17,7 @@ from orchestrator.dashboard import failures
 from orchestrator.dashboard.assets import Assets
 from orchestrator.dashboard.forms import own_form
 from orchestrator.dashboard.headers import SecurityHeaders
-from orchestrator.dashboard.pages import files, overview, sign_in, tasks
+from orchestrator.dashboard.pages import alerts, files, overview, sign_in, task, tasks
 from orchestrator.dashboard.rendering import Rendering
 from orchestrator.dashboard.sessions import SAFE, Session, WrongSignIns
 from orchestrator.db import sessions
@@ -28,7 +28,9 @@ FORM_ROOM = 3
 
 GUARDED = (
     overview.router,
-    tasks.router,
+    tasks.router,  # with /tasks/news, before /tasks/{task_id}
+    task.router,
+    alerts.router,
 )
 # They need no scope: who is not signed in yet has none, and anybody may leave.
 OPEN = (sign_in.router, files.router)
@@ -70,6 +72,7 @@ def _create_pages(parts: ApiParts, *, reading: Database, api: FastAPI) -> FastAP
     app.state.rendering = Rendering(assets)
     app.state.sessions = KeyCache(parts.database, look=sessions.find)
     app.state.wrong_sign_ins = WrongSignIns()
+    app.state.lookout = overview.Lookout(parts, reading)
     for router in GUARDED:
         _include(app, router, guarded=True)
     for router in OPEN:

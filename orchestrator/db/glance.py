@@ -11,16 +11,22 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, bindparam, func, literal, select, text, union_all
 from sqlalchemy.orm import defer
 
+from orchestrator.alert import Severity
 from orchestrator.db.listing import After
-from orchestrator.db.models import TaskRow
+from orchestrator.db.models import AlertRow, TaskRow
 from orchestrator.db.session import Database
 from orchestrator.task import TaskState
 
 MOST_COUNTED = 10_000
+# What people call what a thing is about; the first that an input has stands for it in a list.
+_TELLING = (
+    "title", "subject", "signature", "question", "query", "prompt", "text", "message", "name",
+)  # fmt: skip
 # Of an input that Postgres keeps elsewhere, being long, nothing is fetched for a list.
 _LINES = text(
-    "SELECT t.id::text AS id,"
-    " CASE WHEN pg_column_size(t.input) < 2000 THEN left(t.input::text, 400) END AS input,"
+    "SELECT t.id::text AS id, CASE WHEN pg_column_size(t.input) < 2000 THEN left(coalesce("  # noqa: S608 - constants
+    + ", ".join(f"t.input->>'{name}'" for name in _TELLING)
+    + ", jsonb_strip_nulls(t.input)::text), 400) END AS input,"
     " r.error->>'type' AS error_type, left(r.error->>'message', 400) AS error_message"
     " FROM tasks AS t LEFT JOIN results AS r ON r.task_id = t.id AND r.error IS NOT NULL"
     " WHERE t.id = ANY(:ids)"
@@ -31,7 +37,7 @@ _LINES = text(
 class Line:
     """What a task is about, in a line; and what was wrong with it, if anything."""
 
-    input: str | None  # the beginning of its JSON; None where it is long or not known yet
+    input: str | None  # what it is about; None where it is long or not known yet
     error_type: str | None
     error_message: str | None
 
@@ -105,6 +111,35 @@ async def tasks_of(database: Database, task_ids: Collection[str]) -> list[TaskRo
         return list(
             await session.scalars(asked.order_by(TaskRow.created_at.desc(), TaskRow.id.desc()))
         )
+
+
+async def alerts_by_severity(
+    database: Database,
+    *,
+    kind: str | None = None,
+    acknowledged: bool | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    most: int = MOST_COUNTED,
+) -> Mapping[Severity, int]:
+    """Severity -> alerts, each count ended at `most` + 1. Raises Unavailable, TookTooLong."""
+    wanted = [AlertRow.kind == kind] if kind is not None else []
+    at = AlertRow.acknowledged_at
+    if acknowledged is not None:
+        wanted.append(at.is_not(None) if acknowledged else at.is_(None))
+    if since is not None:
+        wanted.append(AlertRow.received_at >= since)
+    if until is not None:
+        wanted.append(AlertRow.received_at < until)
+    each = []
+    for severity in Severity:
+        some = select(AlertRow.id).where(AlertRow.severity == severity.value, *wanted)
+        bounded = some.limit(most + 1).subquery()
+        said = literal(severity.value).label("severity")
+        each.append(select(said, func.count()).select_from(bounded))
+    async with database.transaction() as connection:
+        found = await connection.execute(union_all(*each))
+        return {Severity(severity): int(count) for severity, count in found}
 
 
 def _wanted(

@@ -1,6 +1,6 @@
 """How long the streams are and how far their groups have come; /metrics and /readyz ask."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,17 @@ async def read(streams: Streams) -> list[StreamStatistics]:
         )
         for key, (length, groups) in found.items()
     ]
+
+
+async def pending_of(streams: Streams, keys: Sequence[str], *, group: str) -> int:
+    """How many entries of these streams the group holds. Raises Unavailable."""
+    with translated():
+        pipe = streams.commands.pipeline(transaction=False)
+        for key in keys:
+            pipe.xpending(key, group)
+        # A lane that nobody has used yet has no group.
+        replies = await pipe.execute(raise_on_error=False)
+    return sum(int(reply["pending"]) for reply in replies if isinstance(reply, dict))
 
 
 async def missing_groups(streams: Streams) -> list[str]:

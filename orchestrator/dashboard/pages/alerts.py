@@ -1,0 +1,221 @@
+"""/alerts: what sensors and machines report, live; who sees to it, and the tasks it became."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Depends, Form, Query, Request
+from starlette.responses import RedirectResponse, Response
+
+from orchestrator.alert import AlertKind, Severity
+from orchestrator.api import paging
+from orchestrator.api.auth import Actor, needs
+from orchestrator.api.paging import Cursor, Moment, Text
+from orchestrator.api.parts import Parts
+from orchestrator.dashboard.forms import Blank, inside, own_form
+from orchestrator.dashboard.rendering import Shown
+from orchestrator.dashboard.routing import Reading, pages
+from orchestrator.dashboard.window import OPTIONS, Window
+from orchestrator.db import alerts, glance, listing
+from orchestrator.db.alerts import AlertNotFound
+from orchestrator.db.keys import Scope
+from orchestrator.db.listing import After
+from orchestrator.db.models import AlertRow
+from orchestrator.errors import TookTooLong
+
+router = pages()
+
+PAGE = 50  # rows
+NEWEST = "X-Newest"  # on an answer with new rows: where to go on
+
+Ids = Annotated[list[UUID], Form(alias="id", max_length=PAGE)]
+
+
+class Acknowledged(StrEnum):
+    """As the address says it."""
+
+    YES = "yes"
+    NO = "no"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """The filters as the address has them."""
+
+    severity: Severity | None
+    kind: AlertKind | None
+    address: str | None
+    signature: str | None
+    acknowledged: Acknowledged | None
+    investigation_id: UUID | None
+    window: Window
+    since: datetime | None
+    until: datetime | None
+
+    @property
+    def query(self) -> dict[str, Any]:
+        """As links say it; what is the default is left out."""
+        return {
+            "severity": self.severity and self.severity.value,
+            "kind": self.kind and self.kind.value,
+            "address": self.address,
+            "signature": self.signature,
+            "acknowledged": self.acknowledged and self.acknowledged.value,
+            "investigation_id": self.investigation_id and str(self.investigation_id),
+            "window": None if self.window is Window.DAY else self.window.value,
+            "since": self.since,
+            "until": self.until,
+        }
+
+    def rows(self, now: datetime) -> dict[str, Any]:
+        """As the lists of the record take it."""
+        return {
+            "severity": self.severity and self.severity.value,
+            "kind": self.kind and self.kind.value,
+            "address": self.address,
+            "signature": self.signature,
+            "acknowledged": self.acknowledged and self.acknowledged is Acknowledged.YES,
+            "investigation_id": self.investigation_id and str(self.investigation_id),
+            "since": self.since or self.window.since(now),
+            "until": self.until,
+        }
+
+
+async def _wanted(
+    *,
+    severity: Annotated[Severity | None, Blank, Query()] = None,
+    kind: Annotated[AlertKind | None, Blank, Query()] = None,
+    address: Annotated[Text | None, Blank, Query()] = None,
+    signature: Annotated[Text | None, Blank, Query()] = None,
+    acknowledged: Annotated[Acknowledged | None, Blank, Query()] = None,
+    investigation_id: Annotated[UUID | None, Blank, Query()] = None,
+    window: Annotated[Window, Query()] = Window.DAY,
+    since: Annotated[Moment | None, Blank, Query()] = None,
+    until: Annotated[Moment | None, Blank, Query()] = None,
+) -> Wanted:
+    return Wanted(
+        severity=severity, kind=kind, address=address, signature=signature,
+        acknowledged=acknowledged, investigation_id=investigation_id, window=window, since=since,
+        until=until,
+    )  # fmt: skip
+
+
+Filters = Annotated[Wanted, Depends(_wanted)]
+
+
+@router.get("/alerts", dependencies=[needs(Scope.ALERTS_READ)])
+async def list_alerts(
+    wanted: Filters, reading: Reading, show: Shown, cursor: Cursor = None
+) -> Response:
+    """One page of the list."""
+    now = datetime.now(UTC)
+    filters, after = wanted.rows(now), paging.after(cursor, wanted.query)
+    narrowed = False
+    try:
+        page = await listing.alerts(reading, **filters, after=after, limit=PAGE)
+    except TookTooLong:
+        narrowed, filters["since"] = True, Window.DAY.since(now)
+        page = await listing.alerts(reading, **filters, after=after, limit=PAGE)
+    return show(
+        "alerts.html",
+        rows=page.rows,
+        counts=await _counts(reading, now, wanted),
+        most=glance.MOST_COUNTED,
+        severities=list(reversed(Severity)),
+        kinds=[("", "All kinds"), ("network", "Network"), ("cps", "Machines")],
+        acknowledgements=[("", "Any"), ("no", "Not yet"), ("yes", "Acknowledged")],
+        windows=OPTIONS,
+        wanted=wanted,
+        query=wanted.query,
+        next_cursor=page.next and paging.cursor_of(page.next, wanted.query),
+        is_first=cursor is None,
+        narrowed=narrowed,
+        newest=paging.cursor_of(_newest(page.rows, now), wanted.query),
+    )
+
+
+@router.get("/alerts/news", dependencies=[needs(Scope.ALERTS_READ)])
+async def read_news(
+    wanted: Filters,
+    reading: Reading,
+    show: Shown,
+    newest: Annotated[str, Query(max_length=1000)],
+) -> Response:
+    """For a list that is open: the rows of what has come since, at most a page of them."""
+    now, place = datetime.now(UTC), paging.after(newest, wanted.query)
+    filters = wanted.rows(now)
+    if place is not None:
+        filters["since"] = place[0]
+    page = await listing.alerts(reading, **filters, limit=PAGE)
+    rows = [row for row in page.rows if place is None or (row.received_at, row.id) > place]
+    answer = show("alerts_news.html", rows=rows, wanted=wanted, query=wanted.query)
+    last = _newest(rows, now) if rows else place
+    answer.headers[NEWEST] = paging.cursor_of(last or (now, ""), wanted.query)
+    return answer
+
+
+@router.post("/alerts/acknowledge", dependencies=[needs(Scope.ALERTS_ACKNOWLEDGE), own_form])
+async def acknowledge_alerts(
+    *,
+    request: Request,
+    ids: Ids,
+    parts: Parts,
+    actor: Actor,
+    show: Shown,
+    back: Annotated[str, Form()] = "/alerts",
+) -> Response:
+    """Note that this person sees to them; back to where the button was."""
+    rows = await alerts.acknowledge(parts.database, _said(ids), actor=actor)
+    if request.headers.get("hx-request"):
+        return show("alerts_rows.html", rows=rows, oob=True)
+    return RedirectResponse(inside(back), 303)
+
+
+@router.post("/alerts/unacknowledge", dependencies=[needs(Scope.ALERTS_ACKNOWLEDGE), own_form])
+async def unacknowledge_alerts(
+    ids: Ids, parts: Parts, actor: Actor, back: Annotated[str, Form()] = "/alerts"
+) -> Response:
+    """Take it back."""
+    await alerts.unacknowledge(parts.database, _said(ids), actor=actor)
+    return RedirectResponse(inside(back), 303)
+
+
+@router.get("/alerts/{alert_id}", dependencies=[needs(Scope.ALERTS_READ)])
+async def show_alert(alert_id: UUID, reading: Reading, show: Shown) -> Response:
+    """One alert with everything that its sensor said, and the tasks it became."""
+    found = await listing.alert(reading, str(alert_id))
+    if found is None:
+        raise AlertNotFound([str(alert_id)])
+    tasks = await glance.tasks_of(reading, found.task_ids[:PAGE])
+    return show(
+        "alert.html",
+        alert=found,
+        tasks=tasks,
+        lines=await glance.lines(reading, [task.id for task in tasks]),
+        no_line=glance.NO_LINE,
+    )
+
+
+async def _counts(reading: Any, now: datetime, wanted: Wanted) -> Any:
+    """Severity -> alerts of the time; None where counting took too long, or is not asked for."""
+    filters = wanted.rows(now)
+    try:
+        return await glance.alerts_by_severity(
+            reading,
+            kind=filters["kind"],
+            acknowledged=filters["acknowledged"],
+            since=filters["since"],
+            until=filters["until"],
+        )
+    except TookTooLong:
+        return None
+
+
+def _newest(rows: list[AlertRow], now: datetime) -> After:
+    return (rows[0].received_at, rows[0].id) if rows else (now, str(UUID(int=0)))
+
+
+def _said(ids: list[UUID]) -> list[str]:
+    return [str(each) for each in ids]

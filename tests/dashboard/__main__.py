@@ -1,0 +1,23 @@
+"""`python -m tests.dashboard`: serve a seeded dashboard, photograph it for the docs, or time it."""
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from tests.dashboard import photographs, standing
+
+HOW = {"serve": standing.serve, "photograph": photographs.photograph}
+
+
+def main() -> None:
+    """One of them."""
+    parser = argparse.ArgumentParser(prog="python -m tests.dashboard", description=__doc__)
+    parser.add_argument("what", choices=HOW)
+    parser.add_argument("--into", type=Path, default=Path("docs/dashboard"))
+    parser.add_argument("--only", default="", help="pages whose name contains this")
+    asked = parser.parse_args()
+    asyncio.run(HOW[asked.what](asked))
+
+
+if __name__ == "__main__":
+    main()
