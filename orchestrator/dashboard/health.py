@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
+from math import inf
 
 from orchestrator.dashboard.text import duration
 from orchestrator.db.overview import MOST_LOOKED_AT, Group
@@ -46,8 +47,9 @@ class Concern:
 
     level: Level
     title: str
-    said: str  # in other people's words, or what to type
+    said: str  # what to do, or an example in the words of what went wrong
     path: str
+    command: str | None = None  # to be typed
     query: dict[str, str]
     at: datetime | None = None
 
@@ -66,7 +68,8 @@ def judge(found: Found) -> Health:
     """The health of what was found."""
     concerns = sorted(
         (*_servers(found), *_waiting(found), *_groups_behind(found), *_wrong(found)),
-        key=lambda each: (-each.level, -(each.at.timestamp() if each.at else 0)),
+        # What has no time is so now.
+        key=lambda each: (-each.level, -(each.at.timestamp() if each.at else inf)),
     )
     level = max((each.level for each in concerns), default=Level.FINE)
     # What failed needs somebody; the system that reports it is well.
@@ -89,11 +92,12 @@ def _servers(found: Found) -> Iterator[Concern]:
         yield _condition(
             Level.BAD,
             "Redis does not answer",
-            "Tasks are accepted and wait in Postgres. To see what is wrong: aurora doctor",
+            "Tasks are accepted and wait in Postgres. To see what is wrong:",
+            "aurora doctor",
         )
     if found.record is None:
         yield _condition(
-            Level.BAD, "Postgres does not answer in time", "To see what is wrong: aurora doctor"
+            Level.BAD, "Postgres does not answer in time", "To see what is wrong:", "aurora doctor"
         )
 
 
@@ -105,15 +109,12 @@ def _waiting(found: Found) -> Iterator[Concern]:
             continue
         what = f"Queue {queue} is {duration(seconds)} behind"
         is_idle = found.streams is not None and not _has_pending(found.streams, queue)
-        said = (
-            f"No worker has taken work of it. Start one: AURORA_QUEUES={queue} aurora worker"
-            if is_idle
-            else "Its workers are busy. Start more: aurora worker"
-        )
+        why = "No worker has taken work of it" if is_idle else "Its workers are busy"
         yield Concern(
             level=Level.BAD if seconds >= VERY_LATE else Level.WARNING,
             title=what,
-            said=said,
+            said=f"{why}. Start one:",
+            command=f"AURORA_QUEUES={queue} aurora worker",
             path="/tasks",
             query={"queue": queue, "state": "queued", "window": "all"},
         )
@@ -126,7 +127,8 @@ def _groups_behind(found: Found) -> Iterator[Concern]:
                 yield _condition(
                     Level.WARNING,
                     f"The record is {group.backlog:,} entries behind {stream.key}",
-                    "Pages show the past until it has caught up. Start another: aurora recorder",
+                    "Pages show the past until it has caught up. Start another:",
+                    "aurora recorder",
                 )
 
 
@@ -160,8 +162,8 @@ def _wrong(found: Found) -> Iterator[Concern]:
         )
 
 
-def _condition(level: Level, title: str, said: str) -> Concern:
-    return Concern(level=level, title=title, said=said, path="", query={})
+def _condition(level: Level, title: str, said: str, command: str) -> Concern:
+    return Concern(level=level, title=title, said=said, command=command, path="", query={})
 
 
 def _has_pending(streams: Iterable[StreamStatistics], queue: str) -> bool:

@@ -31,14 +31,18 @@ def sentence(task: TaskRow, result: ResultRow | None, around: Surroundings, now:
         if state is TaskState.RETRYING:
             return f"Attempt {task.attempt} failed; the next {when}", None
         return f"It is not due yet: it {when}", None
-    if state is TaskState.RUNNING:
-        if task.cancel_requested_at is not None:
-            return "Its end was asked for; its worker hears of it with its next heartbeat.", None
-        span = duration(now - task.started_at) if task.started_at else "a moment"
-        return f"It has been running for {span} on {task.worker}.", None
-    if state is TaskState.WAITING:
-        return f"It waits for something outside, on {task.worker}.", None
+    if state in {TaskState.RUNNING, TaskState.WAITING}:
+        return _runs(task, now)
     return _waits(task, around, now)
+
+
+def _runs(task: TaskRow, now: datetime) -> Said:
+    if task.cancel_requested_at is not None:
+        return "Its end was asked for; its worker hears of it with its next heartbeat.", None
+    if task.state == TaskState.WAITING:
+        return f"It waits for something outside, on {task.worker}.", None
+    span = duration(now - task.started_at) if task.started_at else "a moment"
+    return f"It has been running for {span} on {task.worker}.", None
 
 
 def _ended(task: TaskRow, result: ResultRow | None) -> Said:

@@ -15,6 +15,7 @@ def main() -> None:
     parser.add_argument("what", choices=HOW)
     parser.add_argument("--into", type=Path, default=Path("docs/dashboard"))
     parser.add_argument("--only", default="", help="pages whose name contains this")
+    parser.add_argument("--narrow", action="store_true", help="as on a telephone, too")
     asked = parser.parse_args()
     asyncio.run(HOW[asked.what](asked))
 

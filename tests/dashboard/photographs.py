@@ -34,6 +34,10 @@ async def photograph(asked: argparse.Namespace) -> None:
                     continue
                 await open_page(page, ground, way)
                 await page.screenshot(path=asked.into / f"{name}-{theme}.png")
+                if asked.narrow:
+                    await page.set_viewport_size(NARROW)
+                    await page.screenshot(path=asked.into / f"{name}-narrow-{theme}.png")
+                    await page.set_viewport_size(WIDE)
             await context.close()
         await browser.close()
 

@@ -81,7 +81,8 @@ class Morning:
         """A task with its result, attempts and audit, as the recorder would have left them."""
         begun = state not in {TaskState.QUEUED, TaskState.SCHEDULED}
         worker = self.chance.choice(WORKERS) if begun else None
-        started = at + timedelta(seconds=waited) if begun else None
+        first = at + timedelta(seconds=waited)
+        started = first + timedelta(seconds=2.1 * (attempt - 1)) if begun else None
         ended = started + timedelta(seconds=took) if started and state.is_terminal else None
         row = TaskRow(
             id=self.id(at), agent=agent, state=state.value, progress=progress(state, attempt),
@@ -95,12 +96,14 @@ class Morning:
             self.rows.append(
                 AttemptRow(
                     task_id=row.id, attempt=number, state="retrying", error=error or REFUSED,
-                    worker=self.chance.choice(WORKERS), started_at=at + timedelta(seconds=number),
-                    finished_at=at + timedelta(seconds=number + 0.6),
+                    worker=self.chance.choice(WORKERS),
+                    started_at=first + timedelta(seconds=2.1 * (number - 1)),
+                    finished_at=first + timedelta(seconds=2.1 * number - 1.3),
                 )
             )  # fmt: skip
-            self._audit("task.retrying", WORKERS[0], row.id, at + timedelta(seconds=number + 0.6))
-        if started is not None and (took > 1 or not state.is_terminal):
+            gone = first + timedelta(seconds=2.1 * number - 1.3)
+            self._audit("task.retrying", WORKERS[0], row.id, gone)
+        if started is not None and state is not TaskState.RETRYING:
             self._audit("task.running", worker or "", row.id, started)
         if ended is not None:
             self._audit(f"task.{state.value}", worker or "", row.id, ended)
