@@ -93,9 +93,16 @@ def upgrade() -> None:
         ["actor", "at", "id"],
         postgresql_where=sa.text("actor LIKE 'key:%'"),
     )
+    op.create_index(
+        "ix_dead_letters_open",
+        "dead_letters",
+        ["created_at", "id"],
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_dead_letters_open", table_name="dead_letters")
     op.drop_index("ix_audit_events_person", table_name="audit_events")
     op.drop_index("ix_audit_events_act", table_name="audit_events")
     op.drop_table("sessions")

@@ -145,6 +145,12 @@ class DeadLetterRow(Base):
         UniqueConstraint("stream", "entry_id", name="uq_dead_letters_entry"),
         # Their ids are derived, so not in order of time.
         Index("ix_dead_letters_created", "created_at", "id"),
+        Index(
+            "ix_dead_letters_open",
+            "created_at",
+            "id",
+            postgresql_where=text("closed_at IS NULL"),
+        ),
     )
 
 
