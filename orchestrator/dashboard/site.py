@@ -17,7 +17,15 @@ from orchestrator.dashboard import failures
 from orchestrator.dashboard.assets import Assets
 from orchestrator.dashboard.forms import own_form
 from orchestrator.dashboard.headers import SecurityHeaders
-from orchestrator.dashboard.pages import alerts, files, overview, sign_in, task, tasks
+from orchestrator.dashboard.pages import (
+    alerts,
+    dead_letters,
+    files,
+    overview,
+    sign_in,
+    task,
+    tasks,
+)
 from orchestrator.dashboard.rendering import Rendering
 from orchestrator.dashboard.sessions import SAFE, Session, WrongSignIns
 from orchestrator.db import sessions
@@ -31,6 +39,7 @@ GUARDED = (
     tasks.router,  # with /tasks/news, before /tasks/{task_id}
     task.router,
     alerts.router,
+    dead_letters.router,
 )
 # They need no scope: who is not signed in yet has none, and anybody may leave.
 OPEN = (sign_in.router, files.router)

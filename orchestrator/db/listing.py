@@ -31,6 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
 
 from orchestrator.alert import Severity
+from orchestrator.db.causes import cause_of
 from orchestrator.db.models import (
     A_PERSON,
     AN_ACT,
@@ -177,10 +178,11 @@ async def dead_letters(
     reason: str | None = None,
     agent: str | None = None,
     stream: str | None = None,
+    cause: str | None = None,
     after: After | None = None,
     limit: int = 50,
 ) -> Page[DeadLetterRow]:
-    """Messages that were set aside, newest first, without their fields."""
+    """Messages that were set aside, newest first, without their fields; `cause` as of `causes`."""
     wanted = _equal(
         (DeadLetterRow.reason, reason),
         (DeadLetterRow.agent, agent),
@@ -189,6 +191,8 @@ async def dead_letters(
     if is_open is not None:
         closed = DeadLetterRow.closed_at
         wanted.append(closed.is_(None) if is_open else closed.is_not(None))
+    if cause is not None:
+        wanted.append(cause_of() == cause)
     asked = select(DeadLetterRow).where(*wanted).options(defer(DeadLetterRow.fields))
     return await _page(
         database,
