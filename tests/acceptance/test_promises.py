@@ -4,16 +4,17 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import time
 from collections import Counter
 from datetime import UTC, datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 from pydantic_core import to_json
 
+from orchestrator.db import listing
 from orchestrator.db.keys import create_key
 from orchestrator.streams.names import STREAMS
 from orchestrator.task import Durability, new_id
@@ -490,27 +491,33 @@ async def test_existing_components_work_unchanged_on_all_five_streams(system):
     not os.environ.get("AURORA_TEST_EVE"), reason="AURORA_TEST_EVE names no Suricata EVE file"
 )
 async def test_every_alert_of_a_real_capture_is_triaged_and_recorded(system):
-    """653 real alerts on aurora:alerts: 653 triage results, 0 dead letters, each with its audit."""
+    """653 real alerts of a file: 653 triage results, 0 dead letters, each with its audit.
+
+    Its first reader is killed while it reads; a second goes on, a third finds nothing new.
+    """
     system.start("recorder")
     system.start("worker", AURORA_AGENTS="agents")
     system.start("alerts", AURORA_AGENTS="agents")
-    lines = Path(os.environ["AURORA_TEST_EVE"]).read_bytes().splitlines()
-    alerts = [line for line in lines if b'"event_type":"alert"' in line]
-    pipe = system.parts.streams.commands.pipeline(transaction=False)
-    for line in alerts:
-        pipe.xadd(
-            "aurora:alerts",
-            {"id": new_id(), "timestamp": datetime.now(UTC).isoformat(), "data": line},
-        )
-    await pipe.execute()
-
+    first = await _ingesting(system)
     await wait_until(
-        lambda: system.count(f"SELECT count(*) >= {len(alerts)} FROM results"),
+        lambda: system.parts.streams.commands.xlen("aurora:alerts"),
+        what="the first alert on its stream",
+    )
+    first.kill()
+    await first.wait()
+
+    second = await (await _ingesting(system)).communicate()
+    await wait_until(
+        lambda: system.count("SELECT count(*) >= 653 FROM results"),
         what="all triaged", timeout=60,
     )  # fmt: skip
-    await system.all_ended(len(alerts))
+    await system.all_ended(653)
+    third = await (await _ingesting(system)).communicate()
 
-    assert len(alerts) == 653
+    assert second[0].startswith(b"653 alerts, ")
+    assert second[0].strip().endswith(b", 0 bad")
+    assert third[0].startswith(b"653 alerts, 0 new, 3539 skipped (flow 1469, tls 748, smb 477")
+    assert len((await listing.alerts(system.parts.database, limit=1000)).rows) == 653
     assert await system.count("SELECT count(*) FROM alerts") == 653
     assert await system.count("SELECT count(*) FROM results WHERE state='succeeded'") == 653
     assert await system.count("SELECT count(*) FROM dead_letters") == 0
@@ -520,6 +527,14 @@ async def test_every_alert_of_a_real_capture_is_triaged_and_recorded(system):
     assert Counter(row["action"] for row in events) >= Counter(
         {"task.queued": 653, "task.succeeded": 653}
     )
+
+
+async def _ingesting(system: System) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "orchestrator", "alerts", "ingest", os.environ["AURORA_TEST_EVE"],
+        env={**os.environ, **system.environment()}, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
 
 
 async def _consumers(system: System, expected: int) -> bool:

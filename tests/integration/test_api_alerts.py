@@ -116,3 +116,19 @@ async def test_while_redis_is_nearly_full_alerts_are_turned_away(
 
     monkeypatch.setattr(api.parts.streams, "memory_share", nearly_full)
     assert_problem(await api.client.post(ALERTS, json=EVE), 429, "overloaded")
+
+
+async def test_what_a_producer_writes_is_described(api: Api):
+    """The alert's schema for whoever may write them; the streams' document for any key."""
+    sensor = await api.with_scopes(["alerts:write"])
+
+    schema = await api.client.get(f"{ALERTS}/schema", headers=sensor)
+    document = await api.client.get("/asyncapi.json", headers=sensor)
+    async with api.anonymous() as nobody:
+        assert_problem(await nobody.get("/asyncapi.json"), 401)
+
+    assert schema.json()["required"] == ["signature", "severity"]
+    addresses = [each["address"] for each in document.json()["channels"].values()]
+    assert addresses[:2] == [
+        f"{api.parts.settings.prefix}:alerts", f"{api.parts.settings.prefix}:cps:alerts",
+    ]  # fmt: skip

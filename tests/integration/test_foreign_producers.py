@@ -1,6 +1,7 @@
 """Producers that are not Python: what docs/alerts.md shows works as it stands."""
 
 import asyncio
+import os
 import re
 import shlex
 import shutil
@@ -43,9 +44,7 @@ async def test_redis_cli_writes_alerts(settings, database, streams):
 
     assert (network["signature"], network["src_ip"]) == ("ET SCAN Nmap", "192.0.2.7")
     assert (cps["host"], cps["severity"]) == ("pump-3", "high")
-    assert cps["id"] == "7d9f2f0e-2f58-4c7e-9d3a-6a1b2c3d4e5f" or str(cps["id"]) == (
-        "7d9f2f0e-2f58-4c7e-9d3a-6a1b2c3d4e5f"
-    )
+    assert str(cps["id"]) == "7d9f2f0e-2f58-4c7e-9d3a-6a1b2c3d4e5f"
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +69,7 @@ async def test_a_node_program_writes_an_alert_and_a_task(settings, database, str
     async with running(settings, Shout, roles=(worker, recorder, alerts)):
         node = await asyncio.create_subprocess_exec(
             "node", "producer.mjs", cwd=node_client, stderr=asyncio.subprocess.PIPE,
-            env={"PATH": "/usr/bin:/bin:/usr/local/bin",
-                 "AURORA_REDIS_URL": settings.redis_url.get_secret_value()},
+            env={**os.environ, "AURORA_REDIS_URL": settings.redis_url.get_secret_value()},
         )  # fmt: skip
         _, said = await asyncio.wait_for(node.communicate(), timeout=30)
         assert node.returncode == 0, said.decode()

@@ -104,6 +104,28 @@ MUTANTS = {
         "",
         f"{OWNER}::test_a_missing_group_keeps_everything",
     ),
+    "a file of alerts has new ids each time": Mutant(
+        "P10",
+        "orchestrator/formats/normalise.py",
+        'return own_id(data) or str(uuid5(NAMESPACE, f"alert\\x1f{canonical}"))',
+        'return own_id(data) or str(uuid5(NAMESPACE, f"{object()}{canonical}{id(data)}"))',
+        "tests/unit/test_formats.py::test_the_same_content_is_the_same_alert",
+    ),
+    "whoever acknowledges last is told": Mutant(
+        "P10",
+        "orchestrator/db/alerts.py",
+        "            if (row.acknowledged_at is None) == (by is None):\n                continue\n",
+        "",
+        "tests/integration/test_alert_search.py"
+        "::test_who_acknowledges_first_stays_and_the_audit_says_it",
+    ),
+    "a search without a window": Mutant(
+        "P8",
+        "orchestrator/db/listing.py",
+        "LOOKED_AT if filters else limit + 1",
+        "10**9",
+        "tests/integration/test_alert_search.py::test_no_search_reads_the_whole_table",
+    ),
     "acknowledged before the commit": Mutant(
         "P4",
         "orchestrator/services/recorder.py",
