@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aurora.app")
 
 READING_POOL = 4  # connections of the dashboard; a page takes one at a time
+_HERE = ("localhost", "127.0.0.1", "::1")
 
 Builder = Callable[["Parts"], Awaitable[list[Service]]]
 
@@ -335,6 +336,11 @@ def open_broker(settings: Settings, *, looking: bool = False) -> "Broker":
             "the MQTT bridge needs its extra: pip install 'aurora-orchestrator[mqtt]'"
         ) from error
     address = address_of(settings.mqtt_url.get_secret_value())
+    if address.password is not None and not address.tls and address.host not in _HERE:
+        logger.warning(
+            "the password for %s goes over the network in the clear; write mqtts://", address,
+            extra={"event": "bridge.clear_text"},
+        )  # fmt: skip
     certificates = (settings.mqtt_ca, settings.mqtt_certificate, settings.mqtt_key)
     return Broker(
         address,

@@ -32,7 +32,9 @@ logger = logging.getLogger("aurora.mqtt")
 # them all, and 100 of the largest packets are 100 MB.
 IN_HAND = 100
 LARGEST_PACKET = 1024 * 1024 + 64 * 1024  # bytes; the largest payload that can be set, and a topic
-KEEPALIVE = 30  # seconds of silence after which the broker is asked whether it lives
+# Seconds of silence after which the broker is asked whether it lives; the library also gives a TLS
+# handshake as many, which our own stop would have to wait for.
+KEEPALIVE = 15
 PATIENCE = 10.0  # seconds for an answer of the broker
 # Waiting messages without an acknowledgement (QoS 0), which nothing else bounds.
 MOST_UNPROMISED = 1_000

@@ -10,7 +10,7 @@ from typing import Self
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-FORGETS = 2.0  # seconds before its death of which a killed Mosquitto may have saved nothing
+FORGETS = 1.0  # seconds before its death of which a killed Mosquitto may have saved nothing
 
 
 class Plant:
@@ -60,6 +60,12 @@ class Plant:
         for payload in again:
             self.say(payload)
         return len(again)
+
+    @property
+    def confirmed(self) -> int:
+        """How many messages the broker has taken."""
+        self._settle()
+        return len(self._confirmed)
 
     def all_confirmed(self) -> bool:
         """Whether the broker has taken everything."""

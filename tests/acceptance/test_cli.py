@@ -231,6 +231,16 @@ async def test_an_agents_folder_that_does_not_import(folder, env, command):
     assert "no_such_module" in done.complaint
 
 
+async def test_a_bridge_without_a_broker(folder, env):
+    """Says which settings name one, and with a broker which file is missing."""
+    done = await aurora("bridge", cwd=folder, **env)
+    again = await aurora("bridge", cwd=folder, AURORA_MQTT_URL="mqtt://127.0.0.1:1", **env)
+
+    assert (done.code, again.code) == (2, 2)
+    assert "AURORA_MQTT_URL" in done.complaint
+    assert "bridge.toml: No such file" in again.complaint
+
+
 async def test_no_agents_folder(tmp_path, env):
     """Says which setting names it."""
     done = await aurora("worker", cwd=tmp_path, **env)

@@ -1,14 +1,19 @@
 """The rule for one message: an alert, a reading within bounds, or none; hostile ones too."""
 
 import json
+import re
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from orchestrator.alert import Severity
+from orchestrator.app import open_broker
 from orchestrator.errors import ConfigurationError
 from orchestrator.formats.normalise import normalise
 from orchestrator.mapping import TopicMapping, load_mappings
@@ -23,6 +28,7 @@ from orchestrator.reading import (
     judge,
     matching,
 )
+from orchestrator.settings import Settings, load_settings
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 PRESSURE = {
@@ -258,6 +264,65 @@ def test_a_file_that_is_none_is_said_to_be_none(tmp_path, text, says):
     with pytest.raises(ConfigurationError) as caught:
         load_mappings(file)
     assert says in str(caught.value)
+
+
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "bridge.md").read_text()
+
+
+def test_the_mappings_of_the_page_do_what_it_says(tmp_path):
+    """What somebody in a plant copies works, and complains as the page shows."""
+    (example,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    file = tmp_path / "bridge.toml"
+    file.write_text(example)
+    pump, tank, stop = load_mappings(file)
+    reading = {"bar": 11, "time": "2026-11-23T11:59:00Z"}
+    found = [
+        judge(pump, heard(reading)),
+        judge(tank, heard(b"10", "plant/a/tank/3/level")),
+        judge(stop, heard(b"pressed", "plant/a/line/4/estop"), "released"),
+    ]
+
+    told = [(f.data["device"], f.data["severity"], f.data["message"]) for f in found]
+    assert told == [
+        ("north-pump-7", "high", "pressure above 10"),
+        ("a-tank-3", "medium", "level outside 20 to 80"),
+        ("a", "critical", "emergency stop pressed: plant/a/line/4/estop"),
+    ]
+    file.write_text(example.replace("threshold = 8.0", "treshold = 8.0"))
+    with pytest.raises(ConfigurationError) as caught:
+        load_mappings(file)
+    assert str(caught.value).replace(str(tmp_path) + "/", "") in PAGE
+
+
+def test_the_page_names_every_field_and_setting():
+    """A new one gets its line."""
+    for name in TopicMapping.model_fields:
+        assert name in {"low", "high", "target", "threshold"} or f"`{name}`" in PAGE, name
+    for name in Settings.model_fields:
+        if name.startswith(("mqtt_", "bridge_")) and name != "mqtt_key":
+            assert f"`AURORA_{name.upper()}`" in PAGE, name
+
+
+def test_without_its_extra_the_bridge_says_what_to_install(monkeypatch):
+    """Before anything runs."""
+    monkeypatch.setitem(sys.modules, "orchestrator.mqtt", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'aurora-orchestrator\[mqtt\]'"):
+        open_broker(Settings(mqtt_url=SecretStr("mqtt://127.0.0.1")))
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"mqtt_url": "tcp://h"}, "starts with mqtt://"),
+        ({"mqtt_url": "mqtt://h", "mqtt_ca": "ca.pem"}, "are for TLS"),
+        ({"mqtt_url": "mqtts://h", "mqtt_key": "k.pem"}, "needs AURORA_MQTT_CERTIFICATE"),
+        ({"mqtt_client_id": "a b"}, "AURORA_MQTT_CLIENT_ID"),
+    ],
+)
+def test_settings_of_the_bridge_that_do_not_fit_together(fields, says):
+    """Names the variable and what would be right."""
+    with pytest.raises(ConfigurationError, match=says):
+        load_settings({}, **fields)
 
 
 def _toml(value) -> str:

@@ -37,12 +37,15 @@ class MqttBroker(Scenario):
     tasks = 1_000
     faults = 20
     pause = (0.5, 1.5)
-    lasts = 2.0
+    lasts = 8.0
     workers = 1
 
     async def inject(self, scene: Scene) -> None:
+        before, some = self._plant.confirmed, scene.rng.randrange(A_FAULT)
         self._plant.readings(A_FAULT)
-        await asyncio.sleep(scene.rng.uniform(0, 0.8))
+        await wait_until(
+            lambda: self._plant.confirmed >= before + some, what="some are confirmed", timeout=60
+        )
         died = time.monotonic()
         await asyncio.to_thread(self._broker.kill)
         if scene.rng.random() < BRIDGE_TOO:
@@ -53,6 +56,7 @@ class MqttBroker(Scenario):
         # What a killed broker had confirmed and not saved is its own loss; a device with a memory
         # says it again, and the bridge must know it for the same.
         self._said_again += self._plant.say_again(died)
+        await wait_until(self._plant.all_confirmed, what="the broker has them", timeout=120)
 
     @contextlib.asynccontextmanager
     async def beside(self, scene: Scene) -> AsyncIterator[Noticed]:
@@ -80,7 +84,6 @@ class MqttBroker(Scenario):
             await asyncio.to_thread(self._broker.stop)
 
     async def _judge(self, scene: Scene, noticed: Noticed) -> None:
-        await wait_until(self._plant.all_confirmed, what="the broker has them all", timeout=60)
         deadline = time.monotonic() + CATCH_UP
         expected = set(self._plant.said)
         found: list[int] = []
