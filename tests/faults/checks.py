@@ -3,9 +3,10 @@
 Words as in Jepsen's queue tests: lost, duplicated, recovered, unexpected.
 """
 
+import json
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -35,22 +36,35 @@ class Result:
     worker: str | None
     finished_at: datetime | None
 
+    @property
+    def digest(self) -> int:
+        """The same in this process for the same row; a million rows would be too many to keep."""
+        output = json.dumps(self.output, sort_keys=True)
+        return hash((self.state, self.attempt, output, self.worker, self.finished_at))
+
 
 @dataclass(frozen=True)
-class Evidence:
-    """Everything there is to judge by."""
+class Run:
+    """What there is to judge by and is no task's."""
 
-    asked: Mapping[TaskId, Asked]
-    accepted: Mapping[TaskId, Asked]
-    starts: Sequence[Start]
+    asked: Collection[Asked]
     kills: Sequence[tuple[int, float]]
     orders: Sequence[Order]  # to die at a named point
     deaths: Mapping[int, Death]  # those who did, by the order's number
     ends: Mapping[int, int]  # exit codes by pid
     worker_deaths: int  # that nobody ordered
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything there is to judge some tasks by."""
+
+    asked: Mapping[TaskId, Asked]
+    accepted: Mapping[TaskId, Asked]
+    starts: Sequence[Start]
     states: Mapping[TaskId, tuple[str, int]]  # of tasks: state and attempt
     results: Mapping[TaskId, Result]
-    first_seen: Mapping[TaskId, Result]  # as they were when they were first seen
+    first_seen: Mapping[TaskId, int]  # digests of results as they were when they were first seen
     audit: Mapping[
         TaskId, Counter[str]
     ]  # actions; a first `task.queued` or `task.scheduled` as "first"
@@ -63,8 +77,11 @@ class Findings:
     """What is wrong, by kind, with the tasks it is wrong with; and what is only told."""
 
     wrong: dict[str, list[str]] = field(default_factory=dict)
+    asked: int = 0
+    accepted: int = 0
     recovered: int = 0
     superseded: int = 0
+    worker_deaths: int = 0
     # Seconds from a kill to the next start, and which attempt that was.
     again: list[tuple[float, int]] = field(default_factory=list)
     points: Counter[str] = field(default_factory=Counter)  # deaths at named points
@@ -73,15 +90,40 @@ class Findings:
     def good(self) -> bool:
         return not any(self.wrong.values())
 
+    def add(self, other: "Findings") -> None:
+        """What was found of other tasks."""
+        for name, tasks in other.wrong.items():
+            self.wrong[name] = [*self.wrong.get(name, []), *tasks]
+        self.asked += other.asked
+        self.accepted += other.accepted
+        self.recovered += other.recovered
+        self.superseded += other.superseded
+        self.again = sorted([*self.again, *other.again])
 
-def judge(found: Evidence) -> Findings:
-    """Every check, on everything."""
+
+def judge_run(run: Run) -> Findings:
+    """What is no task's."""
+    return Findings(
+        wrong={
+            "workers taken along": list(_too_many_deaths(run)),
+            "not killed at its point": [
+                f"{each.number}, {each.point}" for each in run.orders if not _obeyed(each, run)
+            ],
+        },
+        points=Counter(each.point for each in run.orders if _obeyed(each, run)),
+        worker_deaths=run.worker_deaths,
+    )
+
+
+def judge(found: Evidence, run: Run) -> Findings:
+    """Every check of these tasks."""
     ends = {task_id: _ends(actions) for task_id, actions in found.audit.items()}
     findings = Findings(
+        asked=len(found.asked),
+        accepted=len(found.accepted),
         recovered=sum(attempt > 1 for _, attempt in found.states.values()),
         superseded=sum(each["attempt.superseded"] for each in found.audit.values()),
-        again=began_again(found.starts, found.kills),
-        points=Counter(each.point for each in found.orders if _obeyed(each, found)),
+        again=began_again(found.starts, run.kills),
     )
     findings.wrong = {
         "lost": [
@@ -92,7 +134,7 @@ def judge(found: Evidence) -> Findings:
         "duplicated": [task_id for task_id, count in ends.items() if count > 1],
         "overwritten": [
             task_id for task_id, seen in found.first_seen.items()
-            if found.results.get(task_id) != seen
+            if (now := found.results.get(task_id)) is None or now.digest != seen
         ],
         "fenced off and accepted": list(_stale(found)),
         "unexpected": list(_unexpected(found)),
@@ -104,21 +146,17 @@ def judge(found: Evidence) -> Findings:
         "poison not set aside once": [
             task_id for task_id, letters in _poison_letters(found) if letters != 1
         ],
-        "workers taken along": list(_too_many_deaths(found)),
-        "not killed at its point": [
-            f"{each.number}, {each.point}" for each in found.orders if not _obeyed(each, found)
-        ],
     }  # fmt: skip
     return findings
 
 
-def _obeyed(order: Order, found: Evidence) -> bool:
+def _obeyed(order: Order, run: Run) -> bool:
     """Whether a process said that it is at this point, and then ended by SIGKILL."""
-    death = found.deaths.get(order.number)
+    death = run.deaths.get(order.number)
     return (
         death is not None
         and death.point == order.point
-        and found.ends.get(death.pid) == -signal.SIGKILL
+        and run.ends.get(death.pid) == -signal.SIGKILL
     )
 
 
@@ -167,11 +205,11 @@ def _poison_letters(found: Evidence) -> Iterable[tuple[TaskId, int]]:
             yield task_id, found.dead_letters[task_id]
 
 
-def _too_many_deaths(found: Evidence) -> Iterable[str]:
+def _too_many_deaths(run: Run) -> Iterable[str]:
     """Two workers may die for a poison; the third start is in a process of its own."""
-    poisons = sum(each.agent in IN_WORKER_NAMES for each in found.asked.values())
-    if poisons and found.worker_deaths > 2 * poisons:
-        yield f"{found.worker_deaths} for {poisons} poisons"
+    poisons = sum(each.agent in IN_WORKER_NAMES for each in run.asked)
+    if poisons and run.worker_deaths > 2 * poisons:
+        yield f"{run.worker_deaths} for {poisons} poisons"
 
 
 def began_again(

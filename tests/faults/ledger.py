@@ -5,6 +5,7 @@ The checker believes nothing else.
 
 import json
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from orchestrator.task import Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Asked:
     """A task as it was submitted."""
 
@@ -21,7 +22,7 @@ class Asked:
     n: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Start:
     """A start that an agent noted."""
 
@@ -51,7 +52,11 @@ class Ledger:
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         for line in lines:
             for kind, tasks in json.loads(line).items():
-                found[kind].update({each[0]: Asked(*each) for each in tasks})
+                for task_id, agent, n in tasks:
+                    # One object for both: there may be a million.
+                    known = found["asked"].get(task_id)
+                    asked = known or Asked(task_id, sys.intern(agent), n)
+                    found[kind][asked.task_id] = asked
         return found["asked"], found["accepted"]
 
     def _write(self, kind: str, tasks: Iterable[Task], *, sync: bool) -> None:

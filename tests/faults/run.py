@@ -3,18 +3,16 @@
 import asyncio
 import contextlib
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 from orchestrator.task import TaskId
 from tests.benchmarks.progress import Telling
-from tests.faults.checks import SHOWN, Evidence, Findings, Result, judge
+from tests.faults.checks import SHOWN, Findings
+from tests.faults.evidence import RESULTS, judged, result, still_open
 from tests.faults.ground import GRACE, LEASE, Ground, ground
-from tests.faults.ledger import Ledger, read_starts
-from tests.faults.orders import read_deaths
+from tests.faults.ledger import Ledger
 from tests.faults.scenario import Scenario, Scene, Told
 
 HEAL = 3 * LEASE + GRACE  # seconds; the reconciler leaves a row alone for its grace
@@ -75,8 +73,8 @@ async def run(
             group.create_task(_break(scenario, scene, watch, faults, telling))
         await scenario.settle(scene)
         healing = time.monotonic()
-        open_then = len(ledger.read()[1]) - len(await found.rows(ENDED))
-        limit = HEAL + scenario.patience + max(0, open_then) / DRAIN
+        open_then = len(await still_open(found, ledger.read()[1]))
+        limit = HEAL + scenario.patience + open_then / DRAIN
         await _heal(found, ledger, limit, telling)
         healed = time.monotonic() - healing
         telling.say("late ends may come")
@@ -85,8 +83,9 @@ async def run(
         with contextlib.suppress(asyncio.CancelledError):
             await watching
         further = await scenario.wrong(scene)
-        evidence = await _gather(found, ledger, watch, await scenario.strangers(scene))
-        findings = judge(evidence)
+        telling.say("judges")
+        strangers = await scenario.strangers(scene)
+        findings = await judged(found, ledger, watch.first_seen, strangers)
         findings.wrong |= {**noticed.wrong, **further}
         if not findings.good:
             telling.note(found.logs())
@@ -96,10 +95,10 @@ async def run(
                 for row in await found.rows(HISTORY, task=task_id):
                     telling.note(f"{task_id} {row.said}")
         return Outcome(
-            scenario=scenario, seed=seed, faults=faults, asked=len(evidence.asked),
-            accepted=len(evidence.accepted), refused=load.refused,
-            open_at_last_fault=max(0, open_then), heal_seconds=healed, heal_limit=limit,
-            seconds=time.monotonic() - began, worker_deaths=evidence.worker_deaths,
+            scenario=scenario, seed=seed, faults=faults, asked=findings.asked,
+            accepted=findings.accepted, refused=load.refused,
+            open_at_last_fault=open_then, heal_seconds=healed, heal_limit=limit,
+            seconds=time.monotonic() - began, worker_deaths=findings.worker_deaths,
             told={**noticed.told, **await scenario.told(scene)}, findings=findings,
         )  # fmt: skip
 
@@ -119,26 +118,20 @@ async def _break(
 
 async def _heal(found: Ground, ledger: Ledger, limit: float, telling: Telling) -> None:
     """Wait until every task that was accepted has ended."""
-    _, accepted = ledger.read()
+    left: Collection[TaskId] = ledger.read()[1]
+    accepted = len(left)
     deadline = time.monotonic() + limit + GIVE_UP
     while time.monotonic() < deadline:
         began = time.monotonic()
-        missing = set(accepted) - {row.id for row in await found.rows(ENDED)}
-        if not missing:
+        left = await still_open(found, left)
+        if not left:
             return
-        telling.say(f"no more faults; {len(missing)} of {len(accepted)} are open")
+        telling.say(f"no more faults; {len(left)} of {accepted} are open")
         # Of many tasks the question itself is work, which must not hold up what is asked about.
         await asyncio.sleep(max(0.1, 2 * (time.monotonic() - began)))
 
 
-ENDED = """SELECT results.task_id::text AS id FROM results JOIN tasks ON tasks.id = results.task_id
-WHERE tasks.state IN ('succeeded', 'failed', 'cancelled', 'expired', 'dead')"""
-RESULTS = "SELECT task_id::text AS id, state, attempt, output, worker, finished_at FROM results"
 NEW = f"{RESULTS} WHERE recorded_at > now() - make_interval(secs => :seconds)"
-AUDIT = """SELECT object_id AS id,
-CASE WHEN action IN ('task.queued', 'task.scheduled') AND before IS NULL THEN 'first'
-ELSE action END AS action,
-count(*) AS count FROM audit_events WHERE object_type = 'task' GROUP BY 1, 2"""
 
 HISTORY = """SELECT concat_ws(' ', at, action, actor, before, after, detail) AS said
 FROM audit_events WHERE object_id = :task ORDER BY at"""
@@ -149,7 +142,7 @@ class Watch:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self.first_seen: dict[str, Result] = {}
+        self.first_seen: dict[TaskId, int] = {}  # a digest of each
 
     async def run(self) -> None:
         """Look at what is new until cancelled."""
@@ -157,42 +150,6 @@ class Watch:
         while True:
             now = time.monotonic()
             for row in await self._ground.rows(NEW, seconds=now - last + OVERLAP):
-                self.first_seen.setdefault(row.id, _result(row))
+                self.first_seen.setdefault(row.id, result(row).digest)
             last = now
             await asyncio.sleep(max(LOOK, 2 * (time.monotonic() - now)))
-
-
-def _result(row: Any) -> Result:
-    return Result(row.id, row.state, row.attempt, row.output, row.worker, row.finished_at)
-
-
-async def _gather(
-    found: Ground, ledger: Ledger, watch: Watch, strangers: frozenset[TaskId]
-) -> Evidence:
-    asked, accepted = ledger.read()
-    audit: dict[str, Counter[str]] = {}
-    for row in await found.rows(AUDIT):
-        audit.setdefault(row.id, Counter())[row.action] += row.count
-    letters: Sequence[Any] = await found.rows(
-        "SELECT task_id::text AS id, count(*) AS count FROM dead_letters GROUP BY 1"
-    )
-    deaths = read_deaths(found.deaths)
-    of_workers = {pid for slot in found.workers for pid in slot.ends}
-    at_points = [each for each in deaths.values() if each.pid in of_workers]
-    tasks = await found.rows("SELECT id::text AS id, state, attempt FROM tasks")
-    return Evidence(
-        asked=asked,
-        accepted=accepted,
-        starts=read_starts(found.notes),
-        kills=[*found.kills, *((each.pid, each.at) for each in deaths.values())],
-        orders=found.orders,
-        deaths=deaths,
-        ends={pid: code for slot in found.slots for pid, code in slot.ends.items()},
-        worker_deaths=sum(slot.deaths for slot in found.workers) - len(at_points),
-        states={row.id: (row.state, row.attempt) for row in tasks},
-        results={row.id: _result(row) for row in await found.rows(RESULTS)},
-        first_seen=watch.first_seen,
-        audit=audit,
-        strangers=strangers,
-        dead_letters=Counter({row.id: row.count for row in letters}),
-    )
