@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator import Agent, Alert, AlertRule, RunContext, Severity
+from orchestrator import Agent, Alert, RunContext, Severity
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -214,7 +214,6 @@ class Triage(Agent[Alert, Verdict]):
 
     name = "triage"
     timeout = timedelta(minutes=1)
-    alerts = (AlertRule(kinds={"network", "cps"}),)
 
     async def run(self, task_input: Alert, ctx: RunContext) -> Verdict:
         """One indexed query, then rules."""

@@ -33,13 +33,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.agent import Agent
-    from orchestrator.alert import Alert, AlertRule, Severity
+    from orchestrator.alert import Alert, Severity
     from orchestrator.app import connect
     from orchestrator.context import RunContext
     from orchestrator.cron import crontab
     from orchestrator.errors import OrchestratorError, TaskUnsuccessful
     from orchestrator.handle import Handle
     from orchestrator.retry import GiveUp, Retry, RetryLater
+    from orchestrator.rule import Investigation, Rule
     from orchestrator.task import Durability, Priority, TaskState
 
 # Each name is imported when it is first asked for: `aurora --help` does not pay for pydantic, nor
@@ -47,14 +48,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "Agent": "agent",
     "Alert": "alert",
-    "AlertRule": "alert",
     "Durability": "task",
     "GiveUp": "retry",
     "Handle": "handle",
+    "Investigation": "rule",
     "OrchestratorError": "errors",
     "Priority": "task",
     "Retry": "retry",
     "RetryLater": "retry",
+    "Rule": "rule",
     "RunContext": "context",
     "Severity": "alert",
     "TaskState": "task",
@@ -66,14 +68,15 @@ _HOMES = {
 __all__ = [
     "Agent",
     "Alert",
-    "AlertRule",
     "Durability",
     "GiveUp",
     "Handle",
+    "Investigation",
     "OrchestratorError",
     "Priority",
     "Retry",
     "RetryLater",
+    "Rule",
     "RunContext",
     "Severity",
     "TaskState",

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from orchestrator.alert import AlertRule
 from orchestrator.client import current_submitter
 from orchestrator.context import RunContext, current_run
 from orchestrator.cron import Crontab
@@ -55,7 +54,6 @@ class Agent(Generic[InputT, OutputT]):
     # Of computing, not of waiting: who computes longer than half the default timeout is in a loop.
     cpu_limit: ClassVar[timedelta | None] = timedelta(minutes=5)
     schedules: ClassVar[Sequence[Crontab]] = ()
-    alerts: ClassVar[Sequence[AlertRule]] = ()  # which alerts become tasks of this agent
 
     input_type: ClassVar[TypeAdapter[Any]]
     output_type: ClassVar[TypeAdapter[Any]]

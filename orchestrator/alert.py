@@ -1,15 +1,11 @@
-"""What an alert is, and which alerts become tasks.
+"""What an alert is: values only; `formats` makes alerts of what sensors send, rules take them.
 
-Values and rules only; `formats` makes alerts of what sensors send, agents declare `AlertRule`s.
 Alerts are written by attackers as much as by sensors: text is bounded here and never trusted, and
 whoever shows it escapes it.
 """
 
 import math
 import re
-from collections.abc import Callable
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
@@ -22,9 +18,6 @@ from pydantic import (
     Field,
     field_validator,
 )
-
-from orchestrator.errors import ConfigurationError
-from orchestrator.task import Priority
 
 # Characters; longer text is cut and ends with an ellipsis. A Suricata signature is at most a few
 # hundred, an event's printable payload a few thousand.
@@ -134,49 +127,3 @@ class Alert(BaseModel):
     @classmethod
     def _canonical(cls, value: str) -> str:
         return str(UUID(value))
-
-
-def urgent_first(alert: Alert) -> Priority:
-    """High and critical alerts overtake the others."""
-    return Priority.HIGH if alert.severity.rank >= Severity.HIGH.rank else Priority.NORMAL
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlertRule:
-    """Which alerts become tasks of the agent that carries this rule.
-
-    `alerts = (AlertRule(kinds={"network"}, min_severity=Severity.MEDIUM, signature="beacon"),)`
-    takes network alerts of medium and above whose signature contains "beacon".
-    """
-
-    kinds: AbstractSet[str] = frozenset({AlertKind.NETWORK})
-    min_severity: Severity = Severity.INFO
-    signature: str | None = None  # a regular expression, searched for without regard to case
-    priority: Priority | Callable[[Alert], Priority] = urgent_first
-
-    def __post_init__(self) -> None:
-        """Refuse at import what could never match. Raises ConfigurationError."""
-        unknown = set(self.kinds) - set(AlertKind)
-        if unknown or not self.kinds:
-            raise ConfigurationError(
-                f"alert rule with kinds {sorted(self.kinds)}: use some of {', '.join(AlertKind)}"
-            )
-        try:
-            re.compile(self.signature or "")
-        except re.error as error:
-            raise ConfigurationError(
-                f"alert rule with signature {self.signature!r}: no regular expression, {error}"
-            ) from error
-
-    def matches(self, alert: Alert) -> bool:
-        """True when this alert becomes a task."""
-        return (
-            alert.kind in self.kinds
-            and alert.severity.rank >= self.min_severity.rank
-            # Compiled once: re keeps the last few hundred patterns.
-            and re.search(self.signature or "", alert.signature, re.IGNORECASE) is not None
-        )
-
-    def priority_of(self, alert: Alert) -> Priority:
-        """The lane of the task that this alert becomes."""
-        return self.priority if isinstance(self.priority, Priority) else self.priority(alert)

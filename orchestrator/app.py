@@ -282,6 +282,7 @@ async def alerts(parts: Parts) -> list[Service]:
             stream=stream,
             kind=kind,
             publish=parts.submitter.publish_accepted,
+            cancel=parts.submitter.cancel,
             max_payload=parts.settings.max_payload,
         )
         for group, stream, kind in (

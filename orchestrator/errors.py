@@ -5,6 +5,7 @@ OrchestratorError
 │   ├── UnknownSetting
 │   ├── AgentsNotImportable
 │   ├── DuplicateAgent
+│   ├── DuplicateRule
 │   ├── InvalidSchedule
 │   ├── InvalidMapping          of the MQTT bridge: which field, and what would be right
 │   ├── UnsuitableServer        eviction policy, version, cluster without a hash tag
@@ -71,6 +72,16 @@ class DuplicateAgent(ConfigurationError):
     def __init__(self, name: str, first: str, second: str) -> None:
         self.name = name
         super().__init__(f"two agents are named {name!r}: {first} and {second}; rename one")
+
+
+class DuplicateRule(ConfigurationError):
+    """Two rules for alerts claim one name."""
+
+    def __init__(self, name: str, first: str, second: str) -> None:
+        self.name = name
+        super().__init__(
+            f"two rules are named {name!r}: {first} and {second}; give one another `name`"
+        )
 
 
 class InvalidSchedule(ConfigurationError):

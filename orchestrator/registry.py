@@ -1,4 +1,4 @@
-"""Finds the agent classes: in a folder or in modules that the settings name, and by name after."""
+"""Finds agents and rules: in a folder or in modules that the settings name, and by name after."""
 
 import importlib
 import importlib.util
@@ -16,23 +16,27 @@ from orchestrator.errors import (
     AgentsNotImportable,
     ConfigurationError,
     DuplicateAgent,
+    DuplicateRule,
     UnknownAgent,
 )
+from orchestrator.rule import Rule
 
 AgentClass = type[Agent[Any, Any]]
+RuleClass = type[Rule]
 
 
 class AgentRegistry:
-    """Agent name -> class. Built once at start; never changed."""
+    """Agent name -> class, and the rules for alerts. Built once at start; never changed."""
 
-    def __init__(self, classes: Iterable[AgentClass]) -> None:
-        """Refuse two classes of one name. Raises DuplicateAgent."""
+    def __init__(self, classes: Iterable[AgentClass], rules: Iterable[RuleClass] = ()) -> None:
+        """Refuse two of one name. Raises DuplicateAgent, DuplicateRule, ConfigurationError."""
         found: dict[str, AgentClass] = {}
         for each in classes:
             other = found.setdefault(each.name, each)
             if other is not each:
                 raise DuplicateAgent(each.name, _place(other), _place(each))
         self.by_name: Mapping[str, AgentClass] = dict(sorted(found.items()))
+        self.rules: tuple[Rule, ...] = self._made(rules)
 
     def __iter__(self) -> Iterator[AgentClass]:
         return iter(self.by_name.values())
@@ -47,6 +51,23 @@ class AgentRegistry:
         except KeyError:
             raise UnknownAgent(name, tuple(self.by_name)) from None
 
+    def rules_of(self, agent: AgentClass) -> tuple[Rule, ...]:
+        """The rules whose alerts become this agent's tasks."""
+        return tuple(each for each in self.rules if each.agent is agent)
+
+    def _made(self, rules: Iterable[RuleClass]) -> tuple[Rule, ...]:
+        found: dict[str, RuleClass] = {}
+        for each in rules:
+            other = found.setdefault(each.name, each)
+            if other is not each:
+                raise DuplicateRule(each.name, _place(other), _place(each))
+            if self.by_name.get(each.agent.name) is not each.agent:
+                raise ConfigurationError(
+                    f"rule {_place(each)} makes tasks of {_place(each.agent)}, which is not loaded"
+                    f" from here; loaded: {', '.join(self.by_name) or 'none'} (AURORA_AGENTS)"
+                )
+        return tuple(_instance(each) for _, each in sorted(found.items()))
+
     @property
     def queues(self) -> tuple[str, ...]:
         """Every queue that some agent asks for, the default one first."""
@@ -54,18 +75,20 @@ class AgentRegistry:
 
 
 def load_agents(sources: Iterable[str]) -> AgentRegistry:
-    """Import each source, a folder or a module's name, and collect the agent classes in it.
+    """Import each source, a folder or a module's name, and collect agents and rules in it.
 
     A folder's parent goes on `sys.path` and the folder is imported under its own name, so that
     `from agents.triage import Triage` is the same class everywhere.
     """
     classes: dict[AgentClass, None] = {}
+    rules: dict[RuleClass, None] = {}
     for source in sources:
         is_path = "/" in source or source.startswith(".") or Path(source).is_dir()
         modules = _import_folder(Path(source)) if is_path else [_import(source, source)]
         for module in modules:
             classes.update(dict.fromkeys(_agents_in(module)))
-    return AgentRegistry(classes)
+            rules.update(dict.fromkeys(_rules_in(module)))
+    return AgentRegistry(classes, rules)
 
 
 def find_agent(module: str, name: str) -> AgentClass:
@@ -132,5 +155,26 @@ def _agents_in(module: ModuleType) -> list[AgentClass]:
     ]
 
 
-def _place(cls: AgentClass) -> str:
+def _rules_in(module: ModuleType) -> list[RuleClass]:
+    return [
+        each
+        for each in vars(module).values()
+        if inspect.isclass(each)
+        and issubclass(each, Rule)
+        and each.__module__ == module.__name__
+        and not each.abstract
+    ]
+
+
+def _instance(cls: RuleClass) -> Rule:
+    try:
+        return cls()
+    except Exception as error:
+        raise ConfigurationError(
+            f"rule {_place(cls)} cannot be made: {type(error).__name__}: {error};"
+            " a rule's __init__ takes nothing"
+        ) from error
+
+
+def _place(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"

@@ -20,7 +20,6 @@ def _at(name: str, *, nullable: bool = True, **options: object) -> sa.Column:
 
 def upgrade() -> None:
     op.add_column("alerts", sa.Column("entry_id", sa.Text()))
-    op.add_column("alerts", sa.Column("investigation_id", sa.Uuid(as_uuid=False)))
     op.add_column("alerts", _at("acknowledged_at"))
     op.add_column("alerts", sa.Column("acknowledged_by", sa.Text()))
     op.create_index(
@@ -36,12 +35,6 @@ def upgrade() -> None:
     op.create_index("ix_alerts_severity", "alerts", ["severity", "received_at", "id"])
     op.create_index("ix_alerts_src_ip", "alerts", ["src_ip", "received_at", "id"])
     op.create_index("ix_alerts_dest_ip", "alerts", ["dest_ip", "received_at", "id"])
-    op.create_index(
-        "ix_alerts_investigation",
-        "alerts",
-        ["investigation_id", "received_at", "id"],
-        postgresql_where=sa.text("investigation_id IS NOT NULL"),
-    )
     op.create_index(
         "ix_alerts_unacknowledged",
         "alerts",
@@ -72,6 +65,22 @@ def upgrade() -> None:
         postgresql_where=sa.text("closed_at IS NULL"),
     )
     op.create_index("ix_investigations_opened", "investigations", ["opened_at", "id"])
+    op.create_index(
+        "ix_investigations_over",
+        "investigations",
+        ["open_until"],
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
+    op.create_table(
+        "investigation_alerts",
+        sa.Column("alert_id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.Column("rule", sa.Text(), nullable=False),
+        sa.Column("investigation_id", sa.Uuid(as_uuid=False), nullable=False),
+        sa.PrimaryKeyConstraint("alert_id", "rule"),
+    )
+    op.create_index(
+        "ix_investigation_alerts", "investigation_alerts", ["investigation_id", "alert_id"]
+    )
     op.create_table(
         "sessions",
         sa.Column("hash", sa.Text(), nullable=False),
@@ -106,8 +115,9 @@ def downgrade() -> None:
     op.drop_index("ix_audit_events_person", table_name="audit_events")
     op.drop_index("ix_audit_events_act", table_name="audit_events")
     op.drop_table("sessions")
+    op.drop_table("investigation_alerts")
     op.drop_table("investigations")
-    for name in ("unacknowledged", "investigation", "dest_ip", "src_ip", "severity", "entry"):
+    for name in ("unacknowledged", "dest_ip", "src_ip", "severity", "entry"):
         op.drop_index(f"ix_alerts_{name}", table_name="alerts")
-    for name in ("acknowledged_by", "acknowledged_at", "investigation_id", "entry_id"):
+    for name in ("acknowledged_by", "acknowledged_at", "entry_id"):
         op.drop_column("alerts", name)

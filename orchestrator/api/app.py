@@ -17,6 +17,7 @@ from orchestrator.api.routes import (
     audit,
     dead_letters,
     health,
+    investigations,
     live,
     schedules,
     tasks,
@@ -37,6 +38,7 @@ GUARDED = (
     audit.router,
     alerts.bulk,
     alerts.router,
+    investigations.router,
 )
 
 

@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from orchestrator.db.alerts import AlertNotFound
+from orchestrator.db.acknowledging import AlertNotFound
 from orchestrator.db.letters import LetterClosed, LetterNotFound
 from orchestrator.errors import (
     InvalidInput,

@@ -240,7 +240,6 @@ class AlertSummary(Shown):
     received_at: datetime
     task_ids: list[str]
     entry_id: str | None = Field(description="on the stream of its kind; `last_id` of a live feed")
-    investigation_id: str | None
     acknowledged_at: datetime | None
     acknowledged_by: str | None
 
@@ -249,6 +248,22 @@ class AlertOut(AlertSummary):
     """The same with whatever else the sensor said."""
 
     details: dict[str, Any] | None
+
+
+class InvestigationOut(Shown):
+    """Alerts that a rule holds for one story; `key` is what they have in common."""
+
+    id: str
+    rule: str
+    key: str
+    agent: str
+    severity: str  # the highest of its alerts
+    alerts: int
+    first_alert_at: datetime
+    last_alert_at: datetime
+    opened_at: datetime
+    open_until: datetime  # an alert of its key after that opens another one
+    task_ids: list[str]
 
 
 class ScheduleChange(Asked):

@@ -1,6 +1,7 @@
 """`aurora agents`: the agent classes that the settings name, as this machine finds them."""
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from orchestrator.cli import opening
 from orchestrator.cli.output import Format, Output, show_list, show_one
 
 app = typer.Typer(no_args_is_help=True, help="Agents: list, show.")
-SHOWN = ("name", "queue", "priority", "attempts", "timeout", "schedules", "alerts", "file", "does")
+SHOWN = ("name", "queue", "priority", "attempts", "timeout", "schedules", "rules", "file", "does")
 
 
 @app.command("list")
@@ -19,8 +20,9 @@ def list_agents(output: Output = Format.TABLE) -> None:
     from orchestrator.registry import load_agents
 
     found = opening.settings()
+    registry = load_agents(found.agents)
     show_list(
-        [_summary(each) for each in load_agents(found.agents)],
+        [_summary(each, rules=registry.rules_of(each)) for each in registry],
         output,
         columns=SHOWN,
         nothing=f"no agents in {', '.join(found.agents)}",
@@ -34,15 +36,16 @@ def show_agent(
     """Show one agent with the JSON Schemas of its input and output."""
     from orchestrator.registry import load_agents
 
-    agent = load_agents(opening.settings().agents).get(name)
-    shown = _summary(agent)
+    registry = load_agents(opening.settings().agents)
+    agent = registry.get(name)
+    shown = _summary(agent, rules=registry.rules_of(agent))
     shown["schedules"] = [_schedule(each) for each in agent.schedules]
     shown["input"] = agent.input_type.json_schema()
     shown["output"] = agent.output_type.json_schema(mode="serialization")
     show_one(shown, output)
 
 
-def _summary(agent: Any) -> dict[str, Any]:
+def _summary(agent: Any, *, rules: Sequence[Any]) -> dict[str, Any]:
     return {
         "name": agent.name,
         "queue": agent.queue,
@@ -52,7 +55,7 @@ def _summary(agent: Any) -> dict[str, Any]:
         "concurrency": agent.concurrency,
         "isolation": str(agent.isolation),
         "schedules": len(agent.schedules),
-        "alerts": len(agent.alerts),
+        "rules": [each.name for each in rules],
         "file": _file(agent),
         "does": (inspect.getdoc(agent) or "").partition("\n")[0],
     }

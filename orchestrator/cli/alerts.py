@@ -26,7 +26,7 @@ app = typer.Typer(
 COLUMNS = (
     "id", "kind", "source", "severity", "signature", "signature_id", "category", "action", "src_ip",
     "src_port", "dest_ip", "dest_port", "proto", "app_proto", "direction", "host", "occurred_at",
-    "received_at", "task_ids", "entry_id", "investigation_id", "acknowledged_at",
+    "received_at", "task_ids", "entry_id", "acknowledged_at",
     "acknowledged_by",
 )  # fmt: skip
 SHOWN = (
@@ -131,7 +131,7 @@ def show_alert(alert_id: AlertId, output: Output = Format.TABLE) -> None:
 
     async def work(parts: "Parts") -> dict[str, Any]:
         from orchestrator.db import listing
-        from orchestrator.db.alerts import AlertNotFound
+        from orchestrator.db.acknowledging import AlertNotFound
 
         found = await listing.alert(parts.database, str(alert_id))
         if found is None:
@@ -149,9 +149,9 @@ def acknowledge_alerts(
     """Note that you see to these alerts; all of them or none."""
 
     async def work(parts: "Parts") -> list["AlertRow"]:
-        from orchestrator.db import alerts
+        from orchestrator.db import acknowledging
 
-        change = alerts.unacknowledge if undo else alerts.acknowledge
+        change = acknowledging.unacknowledge if undo else acknowledging.acknowledge
         return await change(parts.database, {*map(str, alert_ids)}, actor=opening.actor())
 
     for row in opening.with_parts(work):

@@ -76,10 +76,10 @@ def _agents() -> "AgentRegistry":
             " go to a clone of the repository and run aurora demo there"
         )
     registry = load_agents((AGENTS,))
-    if not any(each.alerts for each in registry):
+    if not registry.rules:
         raise ConfigurationError(
-            f"no agent in {Path(AGENTS).resolve()} has a rule for alerts, such as"
-            " `alerts = (AlertRule(),)`; run aurora demo in a clone of the repository"
+            f"{Path(AGENTS).resolve()} has no rule for alerts, such as"
+            " `class Every(Rule): agent = Triage`; run aurora demo in a clone of the repository"
         )
     return registry
 

@@ -1,22 +1,24 @@
-"""Stores alerts with the tasks that they became, and who has seen to them."""
+"""Stores alerts with the tasks and investigations that they became, in one transaction."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.alert import Alert
 from orchestrator.db.accepting import accept
 from orchestrator.db.bulk import Insert
+from orchestrator.db.investigations import enrol
 from orchestrator.db.models import AlertRow
-from orchestrator.db.recording import write, write_audit
+from orchestrator.db.recording import write
 from orchestrator.db.session import Database, unrecordable
-from orchestrator.errors import OrchestratorError
-from orchestrator.record import AuditEntry, Writes
-from orchestrator.task import Task, TaskId, iso, new_id
+from orchestrator.investigation import Make, Member
+from orchestrator.record import DeadLetterRecord, Writes
+from orchestrator.rule import Claim, RuleFailed
+from orchestrator.task import Task, TaskId
 
 INSERT_ALERTS = Insert(
     "alerts",
@@ -28,26 +30,38 @@ INSERT_ALERTS = Insert(
         "received_at": "timestamptz", "details": "jsonb", "task_ids": "text[]",
         "entry_id": "text",
     },
-    "ON CONFLICT (id) DO NOTHING",
+    # A redriven alert may have become a task that it was not before, its rule having failed.
+    "ON CONFLICT (id) DO UPDATE SET task_ids ="
+    " (SELECT array_agg(DISTINCT each) FROM unnest(alerts.task_ids || excluded.task_ids) AS each)"
+    " WHERE NOT alerts.task_ids @> excluded.task_ids",
 )  # fmt: skip
 
-
-class AlertNotFound(OrchestratorError):
-    """No alerts of these ids; one that was just sent is stored a moment later."""
-
-    def __init__(self, alert_ids: Sequence[str]) -> None:
-        self.alert_ids = alert_ids
-        super().__init__(f"no alert {', '.join(alert_ids)}")
+_TIMES = text(
+    "SELECT id::text AS id, occurred_at FROM alerts"
+    " WHERE id = ANY(string_to_array(CAST(:ids AS text), ',')::uuid[])"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedAlert:
-    """An alert as read, and the tasks that rules make of it."""
+    """An alert as read, and what rules make of it."""
 
     alert: Alert
     received_at: datetime
     entry_id: str  # on its kind's stream
-    tasks: tuple[Task, ...]
+    tasks: tuple[Task, ...] = ()  # of rules that take it by itself
+    claims: tuple[Claim, ...] = ()  # of rules that hold it with others
+    refused: tuple[RuleFailed, ...] = ()
+    # The dead letter that says which rules failed; asked for when all of them are known.
+    letter: Callable[[Sequence[RuleFailed]], DeadLetterRecord]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What a batch of alerts came to, committed."""
+
+    tasks: list[Task]  # new ones, to be published
+    replaced: list[TaskId]  # whose end has been asked for
 
 
 class _Row:
@@ -68,21 +82,31 @@ class _Row:
 
 
 async def store_alerts(
-    database: Database, received: Sequence[ReceivedAlert], *, also: Writes, actor: str
-) -> dict[TaskId, bool]:
-    """Store each alert once and accept its tasks; task id -> True where it is new.
+    database: Database, received: Sequence[ReceivedAlert], *, also: Writes, make: Make, actor: str
+) -> Stored:
+    """Store each alert once, add it to its investigations, and accept the tasks.
 
-    Raises Unavailable (nothing is written), Unrecordable, TaskIdConflict.
+    Where a rule failed, the alert is stored and gets a letter beside it. Raises Unavailable
+    (nothing is written), Unrecordable, TaskIdConflict.
     """
-    tasks = [task for each in received for task in each.tasks]
+    # By id, as another handler stores its copies: two of us then wait and never deadlock. The
+    # first of several copies counts.
+    rows = {each.alert.id: _Row(each) for each in reversed(received)}
     try:
         async with database.transaction() as connection:
-            await INSERT_ALERTS.run(connection, [_Row(each) for each in received])
-            created = await accept(connection, tasks, actor=actor) if tasks else {}
+            await INSERT_ALERTS.run(connection, [rows[each] for each in sorted(rows)])
+            enrolled = await enrol(connection, _members(received), make, actor=actor)
+            tasks = [task for each in received for task in each.tasks] + enrolled.tasks
+            created = await accept(connection, tasks, actor=actor)
+            for each in received:
+                if failed := [*each.refused, *enrolled.refused.pop(each.alert.id, ())]:
+                    also.set_aside(each.letter(failed), actor=actor)
+            also.audit += enrolled.audit
             await write(connection, also)
     except DBAPIError as error:
         raise unrecordable(error) from error
-    return created
+    new = {task.task_id: task for task in tasks if created[task.task_id]}
+    return Stored(tasks=list(new.values()), replaced=enrolled.replaced)
 
 
 async def stored(database: Database, alert_ids: Collection[str]) -> set[str]:
@@ -91,57 +115,21 @@ async def stored(database: Database, alert_ids: Collection[str]) -> set[str]:
         return set(await session.scalars(select(AlertRow.id).where(AlertRow.id.in_(alert_ids))))
 
 
-async def acknowledge(
-    database: Database, alert_ids: Collection[str], *, actor: str
-) -> list[AlertRow]:
-    """Note that somebody sees to these alerts; their rows as they then stand, by id.
-
-    Who was first stays: an alert that is acknowledged already is left as it is. All or none.
-    Raises AlertNotFound, Unavailable.
-    """
-    return await _see_to(database, alert_ids, actor=actor, by=actor)
-
-
-async def unacknowledge(
-    database: Database, alert_ids: Collection[str], *, actor: str
-) -> list[AlertRow]:
-    """Take an acknowledgement back, whoever gave it; the rest as above."""
-    return await _see_to(database, alert_ids, actor=actor, by=None)
+async def known_times(database: Database, alert_ids: Sequence[str]) -> dict[str, datetime]:
+    """When those of these alerts that are stored occurred. Raises Unavailable."""
+    try:
+        async with database.transaction() as connection:
+            # One text, as the driver checks each value of an array.
+            found = await connection.execute(_TIMES, {"ids": ",".join(alert_ids)})
+            return {row.id: row.occurred_at for row in found}
+    except DBAPIError as error:
+        raise unrecordable(error) from error
 
 
-async def _see_to(
-    database: Database, alert_ids: Collection[str], *, actor: str, by: str | None
-) -> list[AlertRow]:
-    # In the order of their ids, so that two who mean the same alerts wait and never deadlock.
-    asked = select(AlertRow).where(AlertRow.id.in_(alert_ids)).order_by(AlertRow.id)
-    now = datetime.now(UTC)
-    entries = []
-    async with database.session() as session:
-        rows = list(await session.scalars(asked.with_for_update()))
-        if missing := sorted({*alert_ids} - {row.id for row in rows}):
-            raise AlertNotFound(missing)
-        for row in rows:
-            if (row.acknowledged_at is None) == (by is None):
-                continue
-            before = _acknowledgement(row)
-            row.acknowledged_at, row.acknowledged_by = (now if by else None), by
-            entries.append(
-                AuditEntry(
-                    id=new_id(),
-                    at=now,
-                    action="alert.acknowledged" if by else "alert.unacknowledged",
-                    actor=actor,
-                    object_type="alert",
-                    object_id=row.id,
-                    before=before,
-                    after=_acknowledgement(row),
-                )
-            )
-        await session.flush()
-        await write_audit(await session.connection(), entries)
-    return rows
-
-
-def _acknowledgement(row: AlertRow) -> dict[str, str | None]:
-    at = row.acknowledged_at
-    return {"acknowledged_at": iso(at) if at else None, "acknowledged_by": row.acknowledged_by}
+def _members(received: Sequence[ReceivedAlert]) -> list[Member]:
+    return [
+        Member(alert=each.alert, received_at=each.received_at, rule=claim.rule, key=claim.key)
+        for each in received
+        for claim in each.claims
+        if claim.key is not None
+    ]

@@ -39,19 +39,21 @@ from orchestrator.db.models import (
     AttemptRow,
     AuditRow,
     DeadLetterRow,
+    InvestigationAlertRow,
+    InvestigationRow,
     ResultRow,
     TaskRow,
 )
 from orchestrator.db.session import Database
 
 PERSON = "key:"  # begins an actor who came with an API key
-RowT = TypeVar("RowT", TaskRow, AuditRow, DeadLetterRow, AlertRow)
+RowT = TypeVar("RowT", TaskRow, AuditRow, DeadLetterRow, AlertRow, InvestigationRow)
 After = tuple[datetime, str]  # the last row of the page before: its time and its id
 
 # Alerts that one page looks at: a search for what is rare, or nowhere, costs a tenth of a second a
 # page rather than the whole table.
 LOOKED_AT = 100_000
-# Filters that are an index in the order of the list, the choosiest first.
+# Filters that few alerts pass, or that are an index in the list's order; the choosiest first.
 _WALKED = (
     "investigation_id", "address", "src_ip", "dest_ip", "severity", "min_severity", "acknowledged",
 )  # fmt: skip
@@ -274,6 +276,11 @@ def _ways(row: type[AlertRow], name: str, value: Any) -> list[ColumnElement[bool
         case "acknowledged":
             at = row.acknowledged_at
             return [at.is_not(None) if value else at.is_(None)]
+        case "investigation_id":
+            its = select(InvestigationAlertRow.alert_id).where(
+                InvestigationAlertRow.investigation_id == value
+            )
+            return [row.id.in_(its)]
         case "signature":
             return [row.signature.icontains(value, autoescape=True)]
         case _:
@@ -302,6 +309,58 @@ async def _end_of(session: AsyncSession, window: Subquery) -> After | None:
     oldest = select(at, row_id, looked_at).order_by(at, row_id).limit(1)
     found = (await session.execute(oldest)).one_or_none()
     return (found[0], found[1]) if found is not None and found[2] >= LOOKED_AT else None
+
+
+async def investigation(database: Database, investigation_id: str) -> InvestigationRow | None:
+    """One investigation; None when there is none."""
+    async with database.session() as session:
+        return await session.get(InvestigationRow, investigation_id)
+
+
+async def investigations(
+    database: Database,
+    *,
+    rule: str | None = None,
+    key: str | None = None,
+    severity: str | None = None,
+    is_open: bool | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    after: After | None = None,
+    limit: int = 50,
+) -> Page[InvestigationRow]:
+    """Investigations by their beginning, newest first; `since` <= opened < `until`."""
+    wanted = _equal(
+        (InvestigationRow.rule, rule),
+        (InvestigationRow.key, key),
+        (InvestigationRow.severity, severity),
+    )
+    if is_open is not None:
+        # The row is closed by the next alert that comes, which may be long after its time.
+        its_time = InvestigationRow.closed_at.is_(None) & (InvestigationRow.open_until > func.now())
+        wanted.append(its_time if is_open else ~its_time)
+    wanted += _between(InvestigationRow.opened_at, since, until)
+    return await _page(
+        database,
+        select(InvestigationRow).where(*wanted),
+        at=InvestigationRow.opened_at,
+        row_id=InvestigationRow.id,
+        after=after,
+        limit=limit,
+    )
+
+
+async def members(
+    database: Database, investigation_id: str, *, after: After | None = None, limit: int = 50
+) -> Page[AlertRow]:
+    """An investigation's alerts by arrival, newest first, without details."""
+    its = select(InvestigationAlertRow.alert_id).where(
+        InvestigationAlertRow.investigation_id == investigation_id
+    )
+    asked = select(AlertRow).where(AlertRow.id.in_(its)).options(defer(AlertRow.details))
+    return await _page(
+        database, asked, at=AlertRow.received_at, row_id=AlertRow.id, after=after, limit=limit
+    )
 
 
 async def _page(

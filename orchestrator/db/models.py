@@ -229,7 +229,6 @@ class AlertRow(Base):
     details: Mapped[dict[str, Any] | None]
     task_ids: Mapped[list[str]]
     entry_id: Mapped[str | None]  # on its kind's stream: where a live feed goes on
-    investigation_id: Mapped[str | None] = _id()
     acknowledged_at: Mapped[datetime | None]
     acknowledged_by: Mapped[str | None]
 
@@ -244,13 +243,6 @@ class AlertRow(Base):
             "received_at",
             "id",
             postgresql_where=text("acknowledged_at IS NULL"),
-        ),
-        Index(
-            "ix_alerts_investigation",
-            "investigation_id",
-            "received_at",
-            "id",
-            postgresql_where=text("investigation_id IS NOT NULL"),
         ),
         # An entry id is two numbers, and sorts as such.
         Index(
@@ -291,7 +283,20 @@ class InvestigationRow(Base):
             postgresql_where=text("closed_at IS NULL"),
         ),
         Index("ix_investigations_opened", "opened_at", "id"),
+        Index("ix_investigations_over", "open_until", postgresql_where=text("closed_at IS NULL")),
     )
+
+
+class InvestigationAlertRow(Base):
+    """An alert that belongs to an investigation; to one of each rule at most."""
+
+    __tablename__ = "investigation_alerts"
+
+    alert_id: Mapped[str] = _id(primary_key=True)
+    rule: Mapped[str] = mapped_column(primary_key=True)
+    investigation_id: Mapped[str] = _id()
+
+    __table_args__ = (Index("ix_investigation_alerts", "investigation_id", "alert_id"),)
 
 
 class AuditRow(Base):

@@ -1,29 +1,39 @@
-"""Turns alerts into tasks for the agents whose rules match them; one class, two streams."""
+"""Turns alerts into tasks and investigations, as the rules say; one class, two streams."""
 
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Protocol
 
 from orchestrator.alert import Alert
-from orchestrator.db.alerts import ReceivedAlert, store_alerts
+from orchestrator.db.alerts import ReceivedAlert, Stored, known_times, store_alerts
 from orchestrator.db.session import Database
 from orchestrator.errors import DeadReason, Overloaded, Rejected, Unavailable
 from orchestrator.formats.foreign import NotAnAlert
 from orchestrator.formats.normalise import normalise
-from orchestrator.record import AuditEntry, Unrecordable, Writes
-from orchestrator.registry import AgentClass, AgentRegistry
+from orchestrator.investigation import Member
+from orchestrator.record import AuditEntry, DeadLetterRecord, Unrecordable, Writes
+from orchestrator.registry import AgentRegistry
+from orchestrator.rule import Investigation, RuleFailed, Step, ask, task_for
 from orchestrator.runtime.letter import letter_of
 from orchestrator.runtime.service import OUTAGE_PAUSE, Stop
 from orchestrator.streams.consumer import Consumer, Delivery
 from orchestrator.streams.message import check_size, decode, entry_time
 from orchestrator.streams.names import Stream
-from orchestrator.task import Task, derived_id, idempotent_id
+from orchestrator.task import Task, TaskId, derived_id
 
 logger = logging.getLogger("aurora.alerts")
 
 BATCH = 200  # alerts in one transaction
 
 Publish = Callable[[Sequence[Task]], Coroutine[Any, Any, None]]
+
+
+class Cancel(Protocol):
+    """Ends a task from outside (runtime.submitter)."""
+
+    async def __call__(self, task_id: TaskId, *, actor: str) -> object: ...
 
 
 class AlertHandler:
@@ -38,9 +48,13 @@ class AlertHandler:
         stream: Stream,
         kind: str,
         publish: Publish,
+        cancel: Cancel,
         max_payload: int,
     ) -> None:
-        """Store. `publish` puts tasks whose rows are committed on their stream."""
+        """Store. `publish` puts tasks whose rows are committed on their stream.
+
+        `cancel` ends what waited to look at a story that has become critical since.
+        """
         self.name = f"{kind} alerts"
         self.consumer = consumer
         self.database = database
@@ -48,6 +62,7 @@ class AlertHandler:
         self.stream = stream
         self.kind = kind
         self.publish = publish
+        self.cancel = cancel
         self.max_payload = max_payload
         self._stop = Stop()
 
@@ -71,11 +86,12 @@ class AlertHandler:
 
     async def _handle(self, batch: Sequence[Delivery]) -> None:
         writes = Writes()
-        received = [found for each in batch if (found := self._read(each, writes)) is not None]
+        read = [(each, found) for each in batch if (found := self._read(each, writes)) is not None]
+        received = [
+            self._asked(each, alert, writes) for each, alert in await self._first_told(read)
+        ]
         try:
-            created = await store_alerts(
-                self.database, received, also=writes, actor=self.consumer.name
-            )
+            stored = await self._store(received, writes)
         except (Unrecordable, Rejected) as error:
             if len(batch) > 1:
                 for each in batch:
@@ -84,15 +100,20 @@ class AlertHandler:
             reason = error.reason if isinstance(error, Rejected) else DeadReason.UNRECORDABLE
             aside = Writes()
             aside.set_aside(letter_of(batch[0], reason, str(error)), actor=self.consumer.name)
-            await store_alerts(self.database, [], also=aside, actor=self.consumer.name)
+            await self._store([], aside)
             return
-        # Rows that exist already were published, or are the reconciler's.
-        await self.publish(
-            [task for each in received for task in each.tasks if created[task.task_id]]
+        # Rows that existed already were published, or are the reconciler's, as is what is left
+        # to cancel when we end here.
+        await self.publish(stored.tasks)
+        for task_id in stored.replaced:
+            await self.cancel(task_id, actor=self.consumer.name)
+
+    async def _store(self, received: Sequence[ReceivedAlert], also: Writes) -> Stored:
+        return await store_alerts(
+            self.database, received, also=also, make=self._make, actor=self.consumer.name
         )
 
-    def _read(self, delivery: Delivery, writes: Writes) -> ReceivedAlert | None:
-        taken = entry_time(delivery.entry_id)
+    def _read(self, delivery: Delivery, writes: Writes) -> Alert | None:
         try:
             message = decode(
                 delivery.fields,
@@ -100,65 +121,103 @@ class AlertHandler:
                 entry_id=delivery.entry_id,
                 limit=self.max_payload,
             )
-            alert = normalise(message.data, id=message.id, kind=self.kind, received_at=taken)
-            tasks = self._tasks(alert)
+            return normalise(
+                message.data,
+                id=message.id,
+                kind=self.kind,
+                received_at=entry_time(delivery.entry_id),
+            )
         except NotAnAlert as error:
             writes.audit.append(_said("alert.ignored", delivery, str(error), self.consumer.name))
             return None
         except Rejected as error:
             self._set_aside(delivery, error.reason, str(error), writes)
             return None
-        if not tasks:
+
+    async def _first_told(
+        self, read: Sequence[tuple[Delivery, Alert]]
+    ) -> list[tuple[Delivery, Alert]]:
+        """The alerts, those that do not say when they occurred with the time of their first entry.
+
+        Otherwise an alert that is published again would be another one to its rules and agents.
+        """
+        silent = {
+            each.entry_id: alert
+            for each, alert in read
+            if alert.occurred_at == entry_time(each.entry_id)
+        }
+        if not silent:
+            return list(read)
+        first = {alert.id: alert.occurred_at for alert in reversed(silent.values())}
+        first |= await known_times(self.database, list(first))
+        for entry_id, alert in silent.items():
+            silent[entry_id] = alert.model_copy(update={"occurred_at": first[alert.id]})
+        return [(each, silent.get(each.entry_id, alert)) for each, alert in read]
+
+    def _asked(self, delivery: Delivery, alert: Alert, writes: Writes) -> ReceivedAlert:
+        """What each rule wants of the alert; one that fails is no matter to the others."""
+        tasks, claims, refused = [], [], []
+        for rule in self.registry.rules:
+            try:
+                claim = ask(rule, alert)
+                if claim is not None and claim.key is not None:
+                    claims.append(claim)
+                elif claim is not None:
+                    tasks.append(self._checked(task_for(rule, alert), rule.name))
+            except RuleFailed as error:
+                refused.append(error)
+        if not (tasks or claims or refused):
             writes.audit.append(
                 _said("alert.unmatched", delivery, alert.signature, self.consumer.name)
             )
         return ReceivedAlert(
-            alert=alert, received_at=taken, entry_id=delivery.entry_id, tasks=tasks
+            alert=alert,
+            received_at=entry_time(delivery.entry_id),
+            entry_id=delivery.entry_id,
+            tasks=tuple(tasks),
+            claims=tuple(claims),
+            refused=tuple(refused),
+            letter=partial(_letter, delivery),
         )
 
-    def _tasks(self, alert: Alert) -> tuple[Task, ...]:
-        """One task for each agent with a rule that matches; derived ids, so never two."""
-        found = (_task(agent, alert) for agent in self.registry)
-        tasks = tuple(task for task in found if task is not None)
-        for task in tasks:
+    def _make(self, member: Member, investigation: Investigation, step: Step) -> Task:
+        """A step's task. The first waits for others of its story, a critical one for nothing."""
+        wait = member.rule.gather if step is Step.FIRST else timedelta(0)
+        task = task_for(
+            member.rule,
+            member.alert,
+            investigation=investigation,
+            step=step,
+            run_at=datetime.now(UTC) + wait if wait else None,
+        )
+        return self._checked(task, member.rule.name)
+
+    def _checked(self, task: Task, rule: str) -> Task:
+        try:
             check_size(task, self.max_payload)
-        return tasks
+        except Rejected as error:
+            raise RuleFailed(rule, str(error), reason=error.reason) from error
+        return task
 
     def _set_aside(
         self, delivery: Delivery, reason: DeadReason, detail: str, writes: Writes
     ) -> None:
-        logger.warning(
-            "alert %s set aside: %s", delivery.entry_id, detail,
-            extra={"event": "alert.dead_lettered"},
-        )  # fmt: skip
+        _warn(delivery, detail)
         writes.set_aside(letter_of(delivery, reason, detail), actor=self.consumer.name)
 
 
-class RuleFailed(Rejected):
-    """A rule raised; the alert is set aside so that its rule can be mended and it redriven."""
+def _letter(delivery: Delivery, failed: Sequence[RuleFailed]) -> DeadLetterRecord:
+    """One letter an entry: redriven, the alert meets every rule again, and each takes it once."""
+    detail = "; ".join(str(each) for each in failed)
+    _warn(delivery, detail)
+    return letter_of(delivery, failed[0].reason, detail)
 
-    reason = DeadReason.RULE_FAILED
 
-
-def _task(agent: AgentClass, alert: Alert) -> Task | None:
-    """The task of the first rule that matches; None without one."""
-    try:
-        for rule in agent.alerts:
-            if rule.matches(alert):
-                return agent.task(
-                    alert,
-                    task_id=idempotent_id(tenant="alerts", agent=agent.name, key=alert.id),
-                    priority=rule.priority_of(alert),
-                    metadata={"alert_id": alert.id},
-                )
-    except Rejected:
-        raise
-    except Exception as error:
-        logger.exception("a rule of agent %s raised", agent.name, extra={"event": "rule.raised"})
-        raise RuleFailed(
-            f"a rule of agent {agent.name!r} raised {type(error).__name__}: {error}"
-        ) from error
-    return None
+def _warn(delivery: Delivery, detail: str) -> None:
+    logger.warning(
+        "alert %s set aside: %s", delivery.entry_id, detail,
+        extra={"event": "alert.dead_lettered"},
+    )  # fmt: skip
 
 
 def _said(action: str, delivery: Delivery, detail: str, actor: str) -> AuditEntry:

@@ -71,11 +71,12 @@ async def test_the_demo_says_when_something_fails(tmp_path):
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "__init__.py").touch()
     (tmp_path / "agents" / "refuse.py").write_text(
-        "from orchestrator import Agent, Alert, AlertRule, GiveUp\n"
+        "from orchestrator import Agent, Alert, GiveUp, Rule\n"
         "class Refuse(Agent[Alert, Alert]):\n"
-        "    alerts = (AlertRule(),)\n"
         "    async def run(self, task_input, ctx):\n"
         "        raise GiveUp('no')\n"
+        "class Every(Rule):\n"
+        "    agent = Refuse\n"
     )
 
     done = await aurora("demo", cwd=tmp_path)

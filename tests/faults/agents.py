@@ -13,8 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from orchestrator import Agent, Alert, Retry, RunContext
-from orchestrator.alert import AlertRule
+from orchestrator import Agent, Alert, Retry, Rule, RunContext
 
 NOTES = "FAULTS_NOTES"  # the variable that names the file
 
@@ -103,14 +102,20 @@ class Bulky(Agent[Size, str]):
 
 
 class Guard(Agent[Alert, Done]):
-    """Takes the network's alerts that say so."""
+    """Answers at once."""
 
-    alerts = (AlertRule(signature="for the guard"),)
     retry = Retry(max_attempts=1)
 
     async def run(self, task_input: Alert, ctx: RunContext) -> Done:
         del task_input, ctx
         return Done(n=0, proof=proof(0))
+
+
+class ForTheGuard(Rule):
+    """The network's alerts that say so."""
+
+    agent = Guard
+    signature = "for the guard"
 
 
 GOOD: tuple[type[Agent[Job, Done]], ...] = (Short, Steps)

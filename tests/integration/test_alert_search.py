@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from orchestrator.db import listing
-from orchestrator.db.alerts import acknowledge
+from orchestrator.db.acknowledging import acknowledge
 from orchestrator.db.session import Database
 from orchestrator.settings import Settings
 from orchestrator.streams.connection import Streams
@@ -45,7 +45,7 @@ async def store(database: Database, **given: Any) -> str:
         "id": new_id(), "kind": "network", "source": "suricata", "severity": "low",
         "signature": "ET SCAN Nmap", "signature_id": 1, "category": "scan", "src_ip": "10.0.0.1",
         "dest_ip": "192.0.2.1", "occurred_at": datetime.now(UTC), "task_ids": [],
-        "received_at": datetime.now(UTC), "investigation_id": None, "entry_id": "1-0",
+        "received_at": datetime.now(UTC), "entry_id": "1-0",
     } | given  # fmt: skip
     names = ", ".join(row)
     async with database.transaction() as connection:
@@ -74,7 +74,12 @@ async def found(api: Api, **params: Any) -> list[str]:
 async def test_each_filter_finds_its_alerts(api: Api):
     """Alone and together, whatever way the table is walked."""
     story = new_id()
-    first = await store(api.parts.database, investigation_id=story)
+    first = await store(api.parts.database)
+    async with api.parts.database.transaction() as connection:
+        await connection.execute(
+            text("INSERT INTO investigation_alerts VALUES (:alert, 'a rule', :story)"),
+            {"alert": first, "story": story},
+        )
     cps = await store(api.parts.database, kind="cps", source="gate", severity="high", src_ip=None)
     beacon = await store(
         api.parts.database, severity="critical", signature="C2 Beacon_7 50%", signature_id=2**40,
@@ -228,7 +233,7 @@ async def test_an_alert_is_read_with_everything_its_sensor_said(api: Api):
     nobody = await api.client.get(f"{ALERTS}/{new_id()}")
 
     assert (one["details"], one["entry_id"]) == ({"dns": 1}, "17-3")
-    assert (one["investigation_id"], one["acknowledged_at"], one["acknowledged_by"]) == (None,) * 3
+    assert (one["acknowledged_at"], one["acknowledged_by"]) == (None, None)
     assert_problem(nobody, 404, "alert_not_found")
 
 

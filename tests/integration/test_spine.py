@@ -29,9 +29,9 @@ class Shout(Agent[Text, Text]):
 
 @asynccontextmanager
 async def running(
-    settings: Settings, *agents: type, roles=(worker, recorder)
+    settings: Settings, *agents: type, roles=(worker, recorder), registry=None
 ) -> AsyncIterator[Parts]:
-    parts = Parts(settings, role="test", registry=AgentRegistry(agents))
+    parts = Parts(settings, role="test", registry=registry or AgentRegistry(agents))
     await parts.streams.ensure_all_groups()
     groups = [await role(parts) for role in roles]
     stopped = asyncio.Event()

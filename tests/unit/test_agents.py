@@ -119,7 +119,7 @@ def test_the_agents_folder_loads():
     registry = load_agents([str(ROOT / "agents")])
 
     assert {"triage", "enrich", "report"} <= set(registry.by_name)
-    assert registry.get("triage").alerts[0].kinds == {"network", "cps"}
+    assert registry.rules_of(registry.get("triage"))[0].kinds == {"network", "cps"}
     assert registry.get("report").schedules[0].timezone == "Asia/Riyadh"
 
 

@@ -17,13 +17,12 @@ from orchestrator.alert import (
     LONGEST_NAME,
     LONGEST_SIGNATURE,
     Alert,
-    AlertRule,
     Severity,
 )
-from orchestrator.errors import ConfigurationError, MalformedMessage, Rejected
+from orchestrator.errors import MalformedMessage, Rejected
 from orchestrator.formats.foreign import NotAnAlert
 from orchestrator.formats.normalise import normalise
-from orchestrator.task import Priority, new_id
+from orchestrator.task import new_id
 
 ID = "018f2a00-0000-7000-8000-000000000001"
 NOW = datetime(2026, 3, 11, 6, 0, tzinfo=UTC)
@@ -238,33 +237,6 @@ def test_severities_have_an_order():
     """As text "critical" would sort before "info"."""
     assert [each.rank for each in Severity] == [0, 1, 2, 3, 4]
     assert max(Severity, key=lambda each: each.rank) is Severity.CRITICAL
-
-
-def test_a_rule_picks_by_kind_severity_and_signature():
-    """All three have to agree."""
-    rule = AlertRule(min_severity=Severity.MEDIUM, signature=r"\bc2\b")
-
-    assert rule.matches(read(EVE))
-    assert not rule.matches(read(EVE, kind="cps"))
-    assert not rule.matches(read(EVE | {"alert": EVE["alert"] | {"severity": 3}}))
-    assert not rule.matches(read(EVE | {"alert": EVE["alert"] | {"signature": "other"}}))
-
-
-def test_urgent_alerts_overtake():
-    """By default high and critical go to the high lane; a rule may say otherwise."""
-    urgent, low = read(EVE), read(EVE | {"alert": EVE["alert"] | {"severity": 3}})
-
-    assert AlertRule().priority_of(urgent) is Priority.HIGH
-    assert AlertRule().priority_of(low) is Priority.NORMAL
-    assert AlertRule(priority=Priority.LOW).priority_of(urgent) is Priority.LOW
-    assert AlertRule(priority=lambda _: Priority.HIGH).priority_of(low) is Priority.HIGH
-
-
-@pytest.mark.parametrize("options", [{"kinds": {"netwrok"}}, {"kinds": set()}, {"signature": "("}])
-def test_a_rule_that_could_never_match_is_refused_at_import(options: dict[str, Any]):
-    """A slip in a class body shows when the agents load, not when the first alert is lost."""
-    with pytest.raises(ConfigurationError):
-        AlertRule(**options)
 
 
 def test_the_id_is_canonical():

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import Agent
-from orchestrator.alert import AlertRule
 from orchestrator.db.bulk import texts
 from orchestrator.db.recording import (
     INSERT_AUDIT,
@@ -21,8 +20,10 @@ from orchestrator.errors import InvalidInput, Rejected
 from orchestrator.fold import fold
 from orchestrator.formats.normalise import normalise
 from orchestrator.record import HeardEvent, SeenTask, Writes
+from orchestrator.rule import ask
 from orchestrator.services import auditor
 from orchestrator.streams.message import decode, decode_event, decode_task, dump, raw_fields
+from tests.faults.agents import ForTheGuard
 from tests.faults.hostile import mutated, new_id, valid
 from tests.faults.strategies import anything
 
@@ -67,7 +68,7 @@ def read_act(message) -> None:
 
 def read_alert(message) -> None:
     alert = normalise(message.data, id=message.id, kind="network", received_at=message.taken)
-    AlertRule().matches(alert)
+    ask(ForTheGuard(), alert)
     dump(alert).decode()
 
 

@@ -17,7 +17,7 @@ from orchestrator.api.problems import Problem, wrong
 from orchestrator.api.requests import BulkRoute, guarded
 from orchestrator.api.schemas import AlertOut, AlertsAccepted, AlertSummary
 from orchestrator.db import listing
-from orchestrator.db.alerts import AlertNotFound, acknowledge, unacknowledge
+from orchestrator.db.acknowledging import AlertNotFound, acknowledge, unacknowledge
 from orchestrator.db.keys import Scope
 from orchestrator.errors import PayloadTooLarge, Rejected
 from orchestrator.formats.normalise import content_id, normalise, own_id, own_kind

@@ -18,8 +18,8 @@ from orchestrator.dashboard.forms import Blank, inside, own_form
 from orchestrator.dashboard.rendering import Shown
 from orchestrator.dashboard.routing import Reading, pages
 from orchestrator.dashboard.window import OPTIONS, Window
-from orchestrator.db import alerts, glance, listing
-from orchestrator.db.alerts import AlertNotFound
+from orchestrator.db import acknowledging, glance, listing
+from orchestrator.db.acknowledging import AlertNotFound
 from orchestrator.db.keys import Scope
 from orchestrator.db.listing import After
 from orchestrator.db.models import AlertRow
@@ -167,7 +167,7 @@ async def acknowledge_alerts(
     back: Annotated[str, Form()] = "/alerts",
 ) -> Response:
     """Note that this person sees to them; back to where the button was."""
-    rows = await alerts.acknowledge(parts.database, _said(ids), actor=actor)
+    rows = await acknowledging.acknowledge(parts.database, _said(ids), actor=actor)
     if request.headers.get("hx-request"):
         return show("alerts_rows.html", rows=rows, oob=True)
     return RedirectResponse(inside(back), 303)
@@ -178,7 +178,7 @@ async def unacknowledge_alerts(
     ids: Ids, parts: Parts, actor: Actor, back: Annotated[str, Form()] = "/alerts"
 ) -> Response:
     """Take it back."""
-    await alerts.unacknowledge(parts.database, _said(ids), actor=actor)
+    await acknowledging.unacknowledge(parts.database, _said(ids), actor=actor)
     return RedirectResponse(inside(back), 303)
 
 
