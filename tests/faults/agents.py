@@ -118,4 +118,24 @@ class ForTheGuard(Rule):
     signature = "for the guard"
 
 
+class Detective(Agent[Alert, Done]):
+    """Looks at a story, and answers at once."""
+
+    async def run(self, task_input: Alert, ctx: RunContext) -> Done:
+        del task_input
+        note(ctx)
+        return Done(n=0, proof=proof(0))
+
+
+class OneSource(Rule):
+    """Storms, one story for each address."""
+
+    agent = Detective
+    signature = "storm"
+
+    def correlation(self, alert: Alert) -> str | None:
+        """The address that it came from."""
+        return alert.src_ip
+
+
 GOOD: tuple[type[Agent[Job, Done]], ...] = (Short, Steps)

@@ -4,19 +4,19 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator import Agent, Alert, Investigation, Rule, RunContext
 from orchestrator.app import Parts
-from orchestrator.registry import AgentRegistry
+from orchestrator.registry import AgentRegistry, load_agents
 from orchestrator.services.alerts import AlertHandler
 from orchestrator.settings import Settings
-from orchestrator.streams.names import ALERT_HANDLER, ALERTS
+from orchestrator.streams.names import ALERT_HANDLER, ALERTS, CPS_ALERT_HANDLER, CPS_ALERTS
 from orchestrator.task import new_id
 from tests.api import assert_problem, serving
-from tests.integration.test_docs import ROOT, blocks
 from tests.integration.test_spine import rows, running
 from tests.support import wait_until
 
@@ -82,15 +82,15 @@ class BrokenStory(Rule):
         return alert
 
 
-def handler(parts: Parts, name: str = "one") -> AlertHandler:
-    consumer = parts.consumer(ALERT_HANDLER)
+def handler(parts: Parts, name: str = "one", *, kind: str = "network") -> AlertHandler:
+    consumer = parts.consumer(ALERT_HANDLER if kind == "network" else CPS_ALERT_HANDLER)
     consumer.name = name
     return AlertHandler(
         consumer,
         parts.database,
         parts.registry,
-        stream=ALERTS,
-        kind="network",
+        stream=ALERTS if kind == "network" else CPS_ALERTS,
+        kind=kind,
         publish=parts.submitter.publish_accepted,
         cancel=parts.submitter.cancel,
         max_payload=parts.settings.max_payload,
@@ -118,7 +118,7 @@ async def publish(parts: Parts, *alerts: dict[str, Any]) -> None:
 
 async def handle(one: AlertHandler) -> None:
     """All that is on the stream."""
-    await one.consumer.watch({one.consumer.streams.keys.of(ALERTS): ALERTS})
+    await one.consumer.watch({one.consumer.streams.keys.of(one.stream): one.stream})
     while batch := await one.consumer.read(50, block=0.05):
         await one._handle(batch)
         await one.consumer.acknowledge(batch)
@@ -259,31 +259,6 @@ async def test_what_a_hostile_alert_calls_itself_is_a_key_like_any_other(parts, 
     assert await rows(database, "SELECT * FROM dead_letters") == []
 
 
-async def test_the_pages_examples_run(settings, database):
-    """docs/rules.md: a story of one machine, read by its agent once it has gathered."""
-    space: dict[str, Any] = {"__name__": "rules_of_the_page"}
-    for block in blocks((ROOT / "docs" / "rules.md").read_text(), "python"):
-        exec(block, space)  # noqa: S102 - our own page
-    space["OneMachine"].gather = timedelta(0)
-    registry = AgentRegistry(
-        [space["Judge"], space["Investigate"]], [space["SeriousOnes"], space["OneMachine"]]
-    )
-    found = Parts(settings, role="test", registry=registry)
-    await found.streams.ensure_all_groups()
-    await publish(found, alert(signature="Beacon", severity="high"), alert(signature="other"))
-    await handle(handler(found))
-    await found.close()
-
-    async with running(settings, registry=registry):
-        results = await wait_until(
-            lambda: rows(
-                database, "SELECT output FROM results WHERE (SELECT count(*) FROM results) = 2"
-            ),
-            what="both agents' results",
-        )
-    assert {"alerts": 2, "signatures": ["Beacon", "other"]} in [each["output"] for each in results]
-
-
 async def test_the_api_shows_stories_and_their_alerts(parts, settings, database, streams):
     """By filter and by page, under the scope that reads alerts."""
     storm = [alert(), alert(), alert(), alert(src_ip="192.0.2.2", severity="high")]
@@ -316,3 +291,30 @@ async def test_the_api_shows_stories_and_their_alerts(parts, settings, database,
     assert rest["next_cursor"] is None
     assert_problem(nowhere, 404, "investigation_not_found")
     assert_problem(unasked, 403)
+
+
+async def test_a_devices_storm_is_summed_up_by_the_reference_agent(settings, database):
+    """Three readings of one pump: one summary, the most serious signature first."""
+    registry = load_agents([str(Path(__file__).parents[2] / "agents")])
+    (rule,) = registry.rules_of(registry.get("device_storm"))
+    found = Parts(settings, role="test", registry=registry)
+    await found.streams.ensure_all_groups()
+    said = {"device": "pump-3", "metric": "pressure", "value": 9, "severity": "low"}
+    for each in (said, said, said | {"metric": "heat", "severity": "critical"}):
+        await found.publisher.publish_data(CPS_ALERTS, json.dumps(each).encode())
+    await handle(handler(found, kind="cps"))
+    await found.close()
+
+    async with running(settings, registry=registry):
+        (result,) = await wait_until(
+            lambda: rows(
+                database, "SELECT output FROM results WHERE agent = :a", a=rule.agent.name
+            ),
+            what="the summary",
+        )
+    summary = result["output"]
+    assert (summary["device"], summary["alerts"], summary["severity"]) == ("pump-3", 3, "critical")
+    assert [(each["signature"], each["count"]) for each in summary["signatures"]] == [
+        ("heat beyond threshold", 1),
+        ("pressure beyond threshold", 2),
+    ]

@@ -11,8 +11,12 @@ import pytest
 from pydantic import BaseModel
 
 from orchestrator import Agent
+from orchestrator.app import Parts
 from orchestrator.client import set_submitter
+from orchestrator.registry import AgentRegistry
+from tests.integration.test_alert_rules import alert, handle, handler, publish
 from tests.integration.test_spine import Shout, Text, rows, running
+from tests.support import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 QUERYING = (ROOT / "docs" / "querying.md").read_text()
@@ -46,6 +50,31 @@ async def test_the_sqlalchemy_example_runs(settings, database):
         found = await namespace["slowest"](session, "shout")
     assert [each[0] for each in found] == [handle.task_id]
     assert found[0][1] > 0
+
+
+async def test_the_rules_of_the_page_run(settings, database):
+    """A story of one machine, read by its agent once it has gathered."""
+    space: dict[str, Any] = {"__name__": "rules_of_the_page"}
+    for block in blocks((ROOT / "docs" / "rules.md").read_text(), "python"):
+        exec(block, space)  # noqa: S102 - our own page
+    space["OneMachine"].gather = timedelta(0)
+    registry = AgentRegistry(
+        [space["Judge"], space["Investigate"]], [space["SeriousOnes"], space["OneMachine"]]
+    )
+    found = Parts(settings, role="test", registry=registry)
+    await found.streams.ensure_all_groups()
+    await publish(found, alert(signature="Beacon", severity="high"), alert(signature="other"))
+    await handle(handler(found))
+    await found.close()
+
+    async with running(settings, registry=registry):
+        results = await wait_until(
+            lambda: rows(
+                database, "SELECT output FROM results WHERE (SELECT count(*) FROM results) = 2"
+            ),
+            what="both agents' results",
+        )
+    assert {"alerts": 2, "signatures": ["Beacon", "other"]} in [each["output"] for each in results]
 
 
 def test_the_readmes_agent_is_an_agent():

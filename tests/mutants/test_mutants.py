@@ -20,11 +20,26 @@ BACKPRESSURE = "tests/integration/test_backpressure.py"
 ISOLATION = "tests/integration/test_isolation.py"
 RULES = "tests/unit/test_rules.py"
 ATTACKS = "tests/integration/test_attacks.py"
+ALERT_RULES = "tests/integration/test_alert_rules.py"
 GROUPS = "tests/integration/test_group_commit.py"
 PROMISES = "tests/acceptance/test_promises.py"
 BRIDGE = "tests/integration/test_bridge.py"
 
 MUTANTS = {
+    "an alert that comes again is counted again": Mutant(
+        "P2",
+        "orchestrator/db/investigations.py",
+        "[m for m in here if (m.alert.id, m.rule.name) in fresh]",
+        "here",
+        f"{ALERT_RULES}::test_a_storm_is_a_few_investigations_with_all_their_alerts",
+    ),
+    "a rule that fails takes the alert from the others": Mutant(
+        "P10",
+        "orchestrator/services/alerts.py",
+        "                refused.append(error)\n",
+        "                refused.append(error)\n                break\n",
+        f"{ALERT_RULES}::test_a_rule_that_fails_sets_the_alert_aside_for_itself_alone",
+    ),
     "no owner check": Mutant(
         "P2",
         "orchestrator/streams/scripts/finish.lua",

@@ -115,10 +115,10 @@ async def triage_all(alerts: list[Alert]) -> list[tuple[Alert, Verdict]]:
 
 
 def test_the_agents_folder_loads():
-    """The three agents are found under their names, with what they declare."""
+    """The agents are found under their names, with what they declare."""
     registry = load_agents([str(ROOT / "agents")])
 
-    assert {"triage", "enrich", "report"} <= set(registry.by_name)
+    assert {"triage", "enrich", "report", "device_storm"} <= set(registry.by_name)
     assert registry.rules_of(registry.get("triage"))[0].kinds == {"network", "cps"}
     assert registry.get("report").schedules[0].timezone == "Asia/Riyadh"
 

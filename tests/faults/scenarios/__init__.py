@@ -1,6 +1,7 @@
 """All scenarios by name."""
 
 from tests.faults.scenario import Scenario
+from tests.faults.scenarios.alert_storm import AlertStorm
 from tests.faults.scenarios.api_kill import ApiKill
 from tests.faults.scenarios.backlog import Backlog
 from tests.faults.scenarios.clock_jumps import ClockJumps
@@ -39,7 +40,7 @@ SCENARIOS: dict[str, Scenario] = {
         PowerLoss(), GroupDestroyed(), PostgresCut(), PostgresKill(), Poison(), Mix(),
         ReplyLoss(), Partition(), Failover(), ClockJumps(),
         RecorderFailPoints(), WorkerFailPoints(), ApiKill(), Schedulers(),
-        Malformed(), Duplicates(), Payloads(),
-        MaxMemory(), RollingRestart(), DiskFull(), Backlog(), SlowPostgres(), Soak(), MqttBroker(),
+        Malformed(), Duplicates(), Payloads(), AlertStorm(), MqttBroker(),
+        MaxMemory(), RollingRestart(), DiskFull(), Backlog(), SlowPostgres(), Soak(),
     )
 }  # fmt: skip
