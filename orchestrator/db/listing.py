@@ -323,6 +323,7 @@ async def investigations(
     rule: str | None = None,
     key: str | None = None,
     severity: str | None = None,
+    alert_id: str | None = None,
     is_open: bool | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
@@ -335,6 +336,11 @@ async def investigations(
         (InvestigationRow.key, key),
         (InvestigationRow.severity, severity),
     )
+    if alert_id is not None:
+        its = select(InvestigationAlertRow.investigation_id).where(
+            InvestigationAlertRow.alert_id == alert_id
+        )
+        wanted.append(InvestigationRow.id.in_(its))
     if is_open is not None:
         # The row is closed by the next alert that comes, which may be long after its time.
         its_time = InvestigationRow.closed_at.is_(None) & (InvestigationRow.open_until > func.now())

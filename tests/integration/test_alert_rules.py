@@ -3,14 +3,18 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from orchestrator import Agent, Alert, Investigation, Rule, RunContext
+from orchestrator.alert import normalise
 from orchestrator.app import Parts
+from orchestrator.db.investigations import enrol
+from orchestrator.investigation import Member
 from orchestrator.registry import AgentRegistry, load_agents
 from orchestrator.services.alerts import AlertHandler
 from orchestrator.settings import Settings
@@ -272,6 +276,7 @@ async def test_the_api_shows_stories_and_their_alerts(parts, settings, database,
         (high,) = (await api.client.get(path, params={"severity": "high", "open": 1})).json()[
             "items"
         ]
+        own = (await api.client.get(path, params={"alert": storm[3]["id"]})).json()["items"]
         over = (await api.client.get(path, params={"open": 0})).json()["items"]
         one = (await api.client.get(f"{path}/{quiet['id']}")).json()
         first = (await api.client.get(f"{path}/{quiet['id']}/alerts", params={"limit": 2})).json()
@@ -285,7 +290,7 @@ async def test_the_api_shows_stories_and_their_alerts(parts, settings, database,
 
     assert len(everything) == 2
     assert (one["alerts"], one["rule"], len(one["task_ids"])) == (3, "by_source", 1)
-    assert (high["key"], over) == ("192.0.2.2", [])
+    assert (high["key"], over, own) == ("192.0.2.2", [], [high])
     shown = [each["id"] for each in first["items"] + rest["items"]]
     assert sorted(shown) == sorted(each["id"] for each in storm[:3])
     assert rest["next_cursor"] is None
@@ -318,3 +323,32 @@ async def test_a_devices_storm_is_summed_up_by_the_reference_agent(settings, dat
         ("heat beyond threshold", 1),
         ("pressure beyond threshold", 2),
     ]
+
+
+async def test_handlers_that_meet_in_many_stories_wait_and_never_deadlock(parts, database):
+    """Two transactions with 300 keys each, in any order: Postgres never has to end one of them."""
+    random, one = Random(1), handler(parts)
+
+    async def enrol_all(keys: list[str]) -> None:
+        members = [
+            Member(
+                alert=normalise(
+                    alert(src_ip=key), id=new_id(), kind="network", received_at=datetime.now(UTC)
+                ),
+                received_at=datetime.now(UTC),
+                rule=BySource(),
+                key=key,
+            )
+            for key in keys
+        ]
+        async with database.transaction() as connection:
+            await enrol(connection, members, one._make, actor="test")
+
+    keys = [str(n) for n in range(300)]
+    for _ in range(5):
+        await asyncio.gather(*(enrol_all(random.sample(keys, len(keys))) for _ in range(3)))
+
+    (found,) = await rows(
+        database, "SELECT count(*) AS n, sum(alerts) AS alerts FROM investigations"
+    )
+    assert found == {"n": 300, "alerts": 4500}

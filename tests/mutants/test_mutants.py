@@ -33,6 +33,13 @@ MUTANTS = {
         "here",
         f"{ALERT_RULES}::test_a_storm_is_a_few_investigations_with_all_their_alerts",
     ),
+    "each handler takes the stories in its own order": Mutant(
+        "P10",
+        "orchestrator/db/investigations.py",
+        "for place in sorted(by_place)]",
+        "for place in by_place]",
+        f"{ALERT_RULES}::test_handlers_that_meet_in_many_stories_wait_and_never_deadlock",
+    ),
     "a rule that fails takes the alert from the others": Mutant(
         "P10",
         "orchestrator/services/alerts.py",

@@ -27,6 +27,7 @@ async def list_investigations(
     rule: Text | None = None,
     key: Text | None = None,
     severity: Severity | None = None,
+    alert: Annotated[UUID | None, Query(description="that is one of its alerts")] = None,
     is_open: Annotated[
         bool | None, Query(alias="open", description="whether more alerts may join")
     ] = None,
@@ -38,7 +39,7 @@ async def list_investigations(
     """Investigations by their beginning, the newest first; `since` is included, `until` is not."""
     filters: dict[str, Any] = {
         "rule": rule, "key": key, "severity": severity, "is_open": is_open,
-        "since": since, "until": until,
+        "alert_id": None if alert is None else str(alert), "since": since, "until": until,
     }  # fmt: skip
     after = paging.after(cursor, filters)
     page = await listing.investigations(parts.database, **filters, after=after, limit=limit)
