@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
-from orchestrator.alert import Alert
+from orchestrator.alert import Alert, Severity
 from orchestrator.db.alerts import ReceivedAlert, Stored, known_times, store_alerts
 from orchestrator.db.session import Database
 from orchestrator.errors import DeadReason, Overloaded, Rejected, Unavailable
@@ -25,9 +25,14 @@ from orchestrator.task import Task, TaskId, derived_id
 
 logger = logging.getLogger("aurora.alerts")
 
-# Alerts in one transaction. A burst of 10,000 is stored in 1.1 s so, in 2.1 s with 200 (measured):
-# a critical one that comes behind it waits as long.
+# Alerts in one transaction. A burst of 10,000 in 50 stories is stored in half the time that 200 a
+# transaction take (measured).
 BATCH = 500
+# Alerts of a backlog that are in hand at a time, so that the critical among them come first. Who
+# handles fewer than 700 a second is overtaken by the default lease: another handler then does some
+# of it again, to no effect.
+AHEAD = 10_000
+AHEAD_BYTES = 64 * 2**20  # of them together, and at most a batch more
 
 Publish = Callable[[Sequence[Task]], Coroutine[Any, Any, None]]
 
@@ -69,7 +74,7 @@ class AlertHandler:
         self._stop = Stop()
 
     def stop(self) -> None:
-        """Return after the batch under way."""
+        """Return after what is in hand."""
         self._stop.set()
 
     async def run(self) -> None:
@@ -79,12 +84,45 @@ class AlertHandler:
             try:
                 await self.consumer.watch({key: self.stream})
                 if batch := await self.consumer.read(BATCH):
-                    await self._handle(batch)
-                    await self.consumer.acknowledge(batch)
+                    for part in await self._with_backlog(batch):
+                        await self._handle(part)
+                        await self.consumer.acknowledge(part)
             except (Unavailable, Overloaded) as error:
                 logger.warning("%s wait: %s", self.name, error, extra={"event": "alerts.wait"})
                 self.consumer.suspect_lost_reply()
                 await self._stop.sleep(OUTAGE_PAUSE)
+
+    async def _with_backlog(self, batch: list[Delivery]) -> list[list[Delivery]]:
+        """The batch, and where it was full what waits behind it: in batches, critical ones first.
+
+        A stream gives its entries in order; a critical alert at the end of a storm would wait for
+        all of it.
+        """
+        if len(batch) < BATCH:
+            return [batch]
+        critical: list[Delivery] = []
+        others: list[Delivery] = []
+        known: set[str] = set()
+        size, more = 0, batch
+        while more:
+            for each in more:
+                (critical if self._is_critical(each) else others).append(each)
+                size += sum(map(len, each.fields.values()))
+            known.update(each.entry_id for each in more)
+            if len(more) < BATCH or len(known) >= AHEAD or size >= AHEAD_BYTES:
+                break
+            more = await self.consumer.read(BATCH, known=known, block=0.001)
+        return [
+            part[start : start + BATCH]
+            for part in (critical, others)
+            for start in range(0, len(part), BATCH)
+        ]
+
+    def _is_critical(self, delivery: Delivery) -> bool:
+        try:
+            return self._alert_of(delivery).severity is Severity.CRITICAL
+        except Rejected:
+            return False
 
     async def _handle(self, batch: Sequence[Delivery]) -> None:
         writes = Writes()
@@ -117,24 +155,27 @@ class AlertHandler:
 
     def _read(self, delivery: Delivery, writes: Writes) -> Alert | None:
         try:
-            message = decode(
-                delivery.fields,
-                stream=delivery.stream,
-                entry_id=delivery.entry_id,
-                limit=self.max_payload,
-            )
-            return normalise(
-                message.data,
-                id=message.id,
-                kind=self.kind,
-                received_at=entry_time(delivery.entry_id),
-            )
+            return self._alert_of(delivery)
         except NotAnAlert as error:
             writes.audit.append(_said("alert.ignored", delivery, str(error), self.consumer.name))
             return None
         except Rejected as error:
             self._set_aside(delivery, error.reason, str(error), writes)
             return None
+
+    def _alert_of(self, delivery: Delivery) -> Alert:
+        message = decode(
+            delivery.fields,
+            stream=delivery.stream,
+            entry_id=delivery.entry_id,
+            limit=self.max_payload,
+        )
+        return normalise(
+            message.data,
+            id=message.id,
+            kind=self.kind,
+            received_at=entry_time(delivery.entry_id),
+        )
 
     async def _first_told(
         self, read: Sequence[tuple[Delivery, Alert]]

@@ -16,7 +16,7 @@ from orchestrator.app import Parts
 from orchestrator.db.investigations import enrol
 from orchestrator.investigation import Member
 from orchestrator.registry import AgentRegistry, load_agents
-from orchestrator.services.alerts import AlertHandler
+from orchestrator.services.alerts import BATCH, AlertHandler
 from orchestrator.settings import Settings
 from orchestrator.streams.names import ALERT_HANDLER, ALERTS, CPS_ALERT_HANDLER, CPS_ALERTS
 from orchestrator.task import new_id
@@ -184,6 +184,20 @@ async def test_a_storm_that_begins_critical_makes_one_task(parts, database):
     (story,) = await rows(database, "SELECT id::text AS id FROM investigations")
     assert (task["state"], task["priority"], task["run_at"]) == ("queued", "high", None)
     assert task["metadata"]["investigation_id"] == story["id"]
+
+
+async def test_a_critical_alert_overtakes_a_backlog(parts, database):
+    """It stands behind more than a batch, and is stored before them; nothing is left out."""
+    one = handler(parts)
+    late = alert(src_ip="192.0.2.99", severity="critical")
+    await publish(parts, *[alert(src_ip=f"192.0.2.{n % 9}") for n in range(BATCH + 100)], late)
+    await one.consumer.watch({one.consumer.streams.keys.of(ALERTS): ALERTS})
+
+    first, *rest = await one._with_backlog(await one.consumer.read(BATCH))
+
+    assert [json.loads(each.fields[b"data"])["id"] for each in first] == [late["id"]]
+    assert [len(each) for each in rest] == [BATCH, 100]
+    assert len({each.entry_id for part in rest for each in part}) == BATCH + 100
 
 
 async def test_after_its_window_another_investigation_begins_and_old_alerts_stay(parts, database):
