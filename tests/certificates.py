@@ -11,14 +11,18 @@ from cryptography.x509.oid import NameOID
 
 
 def make(home: Path) -> None:
-    """ca.pem; server.pem and server.key of 127.0.0.1 by it; other-ca.pem, of nobody here."""
+    """ca.pem; server.pem, server.key of 127.0.0.1 and client.* by it; other-ca.pem, a stranger."""
     ca_key, ca = _certificate("Aurora test CA")
     _, other = _certificate("Another CA")
-    key, server = _certificate("127.0.0.1", by=(ca_key, ca))
     (home / "ca.pem").write_bytes(ca.public_bytes(serialization.Encoding.PEM))
     (home / "other-ca.pem").write_bytes(other.public_bytes(serialization.Encoding.PEM))
-    (home / "server.pem").write_bytes(server.public_bytes(serialization.Encoding.PEM))
-    (home / "server.key").write_bytes(
+    for who in ("server", "client"):
+        _write(home / who, *_certificate("127.0.0.1", by=(ca_key, ca)))
+
+
+def _write(path: Path, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+    path.with_suffix(".pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    path.with_suffix(".key").write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,

@@ -135,7 +135,8 @@ class Mosquitto:
         """Start it, with what it had saved; returns when it listens."""
         own = 1883 if self.kind == "container" else self.port
         lines = [
-            "user root", "persistence true", f"persistence_location {self.seen}/",
+            *(["user root"] if os.getuid() == 0 else []),
+            "persistence true", f"persistence_location {self.seen}/",
             # Saved with each change: what a SIGKILL forgets is then milliseconds, not minutes.
             "autosave_on_changes true", "autosave_interval 1", "max_queued_messages 0",
             self.config or f"listener {own}\nallow_anonymous true",
@@ -160,6 +161,7 @@ class Mosquitto:
                 .with_bind_ports(1883, self.port)
                 .with_volume_mapping(str(self.home), "/aurora", "rw")
                 .with_command(command)
+                .with_kwargs(user=f"{os.getuid()}:{os.getgid()}")
             )
             self._container.start()
         else:
@@ -184,10 +186,15 @@ class Mosquitto:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             # A container's port is open before anybody in it listens: ask for an answer.
-            with contextlib.suppress(OSError), self._asking() as asking:
-                asking.sendall(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x05\x00\x00")
-                if asking.recv(1):
-                    return
+            try:
+                with self._asking() as asking:
+                    asking.sendall(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x05\x00\x00")
+                    if asking.recv(1):
+                        return
+            except ssl.SSLError:
+                return  # it asks for a certificate, so it is there
+            except OSError:
+                pass
             time.sleep(0.05)
         raise AssertionError("Mosquitto does not answer within 30 s")
 

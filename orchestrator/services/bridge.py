@@ -17,7 +17,7 @@ from enum import StrEnum
 from pydantic_core import to_json
 
 from orchestrator.errors import BrokerRefused, Overloaded, Unavailable
-from orchestrator.mapping import TopicMapping
+from orchestrator.mapping import TopicMapping, When
 from orchestrator.mqtt import Broker, Connection, Received
 from orchestrator.reading import (
     BadReading,
@@ -43,7 +43,7 @@ logger = logging.getLogger("aurora.bridge")
 # About 0.5 s, then doubling to 30 s: a broker that restarts is back in a few seconds, and one that
 # is away for the night is not asked a thousand times.
 BACK_OFF = Retry(max_attempts=2**31, base=timedelta(seconds=0.5), ceiling=timedelta(seconds=30))
-TELL_EVERY = 2.0  # seconds
+TELL_EVERY = 1.0  # seconds
 # What was set aside is audited one by one up to so many at once, and so many a second in the long
 # run; more is garbage, and told as a number every SUM_UP seconds.
 ASIDE_AT_ONCE, ASIDE_A_SECOND, SUM_UP = 30, 0.5, 60.0
@@ -78,6 +78,11 @@ class Decided:
     asides: list[Aside] = field(default_factory=list)
     values: dict[tuple[str, str], Value] = field(default_factory=dict)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def remember(self, mapping: TopicMapping, heard: Heard, value: Value | None) -> None:
+        """For the next reading of that topic, where it matters."""
+        if mapping.when is When.CHANGED_TO and value is not None:
+            self.values[mapping.name, heard.topic] = value
 
 
 class Bridge:
@@ -214,12 +219,11 @@ class Bridge:
             case Reported(data, value, timed):
                 id_ = alert_id(mapping, heard, client_id=self.broker.client_id, timed=timed)
                 decided.alerts.append((to_json(data), id_))
-                decided.values[where] = value
                 decided.counts[mapping.name, MessageOutcome.ALERT] += 1
+                decided.remember(mapping, heard, value)
             case Unremarkable(value):
-                if value is not None:
-                    decided.values[where] = value
                 decided.counts[mapping.name, MessageOutcome.UNREMARKABLE] += 1
+                decided.remember(mapping, heard, value)
             case BadReading(reason):
                 self._set_aside(decided, Aside(mapping.name, reason, heard))
 

@@ -11,6 +11,8 @@ from orchestrator.api.recently import Recently
 from orchestrator.api.routes import health
 from orchestrator.db.session import Database
 from orchestrator.settings import Settings
+from orchestrator.streams import bridges
+from orchestrator.streams.bridges import BridgeFigures
 from orchestrator.streams.connection import Streams
 from orchestrator.task import new_id
 from tests.api import Api, assert_problem, serving
@@ -124,6 +126,20 @@ async def test_metrics_tell_the_condition_of_streams_and_record(api: Api):
 
 def _has(name: str, labels: str) -> bool:
     return all(label in name for label in labels.split(","))
+
+
+async def test_a_bridge_is_told_of_wherever_it_runs(api: Api, streams: Streams):
+    """By way of Redis: a process without HTTP has its figures here."""
+    messages = {("pressure", "alert"): 3, ("none", "set_aside"): 1}
+    await bridges.tell(
+        streams, BridgeFigures(client_id="aurora-bridge", connected=True, messages=messages)
+    )
+
+    found = await _metrics(api)
+
+    labels = 'client_id="aurora-bridge",mapping="pressure",outcome="alert"'
+    assert found['aurora_mqtt_connected{client_id="aurora-bridge"}'] == 1
+    assert found[f"aurora_mqtt_messages_total{{{labels}}}"] == 3
 
 
 async def test_requests_are_measured_by_route_and_never_by_path(api: Api):
