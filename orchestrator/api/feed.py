@@ -34,6 +34,7 @@ class Here:
     """Nothing is missing up to this position, and from here on it is live."""
 
     position: Position
+    joined: bool = False  # said once, where the past ends
 
 
 Told = LiveMessage[T] | Gap | Here
@@ -88,7 +89,7 @@ class Feed(Generic[T]):
                 told, at, _ = await self._past(at, until=began, wants=wants)
                 for each in told:
                     yield each
-            yield Here(at)
+            yield Here(at, joined=True)
             async for message in self._live(subscription, at, heartbeat):
                 yield message
 

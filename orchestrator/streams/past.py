@@ -113,7 +113,9 @@ def _recorded(
         return BEGINNING
     delivered = EntryId.of(group["last-delivered-id"].decode())
     unread_all = chapter.first is None or delivered < chapter.first
-    if unread_all and group.get("lag") == length:
+    # Of a group that has never read Redis guesses, and takes what was trimmed for read.
+    counted = group.get("entries-read") is not None
+    if unread_all and counted and group.get("lag") == length:
         # It has read whatever was there before the first entry: none of the rest was trimmed.
         delivered = max(delivered, chapter.gone)
     return min(delivered, pending.before) if pending else delivered

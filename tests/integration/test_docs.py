@@ -1,5 +1,6 @@
 """The examples in README and docs run: what a reader copies works."""
 
+import asyncio
 import re
 import sys
 from datetime import timedelta
@@ -16,9 +17,12 @@ from orchestrator.client import set_submitter
 from orchestrator.registry import AgentRegistry
 from tests.integration.test_alert_rules import alert, handle, handler, publish
 from tests.integration.test_spine import Shout, Text, rows, running
+from tests.live import alert as publish_alert
+from tests.live import replica
 from tests.support import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
+LIVE = (ROOT / "docs" / "live.md").read_text()
 QUERYING = (ROOT / "docs" / "querying.md").read_text()
 
 
@@ -75,6 +79,23 @@ async def test_the_rules_of_the_page_run(settings, database):
             what="both agents' results",
         )
     assert {"alerts": 2, "signatures": ["Beacon", "other"]} in [each["output"] for each in results]
+
+
+async def test_the_client_that_follows_alerts_works(settings, database, streams):
+    """As it stands on the page, from the first alert on."""
+    namespace: dict = {}
+    exec(blocks(LIVE, "python")[0], namespace)  # noqa: S102 - our own page
+    heard = []
+    async with replica(settings, database, streams) as api:
+        following = asyncio.create_task(
+            namespace["follow"](api.url, api.api.key, lambda alert: heard.append(alert) or "stop")
+        )
+        await wait_until(lambda: api.api.parts.live.websockets, what="it is connected")
+        while not heard:
+            await publish_alert(streams, "seen")
+            await asyncio.wait({following}, timeout=0.2)
+        await following
+    assert heard[0]["signature"] == "seen"
 
 
 def test_the_readmes_agent_is_an_agent():

@@ -210,7 +210,7 @@ async def _told(
             if now >= check_at:
                 await client.check()
                 check_at = now + RECHECK
-            if isinstance(each, Here) and now < quiet_until:
+            if isinstance(each, Here) and not each.joined and now < quiet_until:
                 continue
             quiet_until = now + HEARTBEAT
             yield each
