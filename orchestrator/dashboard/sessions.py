@@ -40,6 +40,7 @@ class Session:
         try:
             if scope["method"] not in SAFE:
                 check_same_origin(headers)
+                self._check_size(headers.get("content-length", ""))
             token = cookie_parser(headers.get("cookie", "")).get(cookie_name(scope))
             if token and not path.startswith("/static/"):
                 state["key"] = await self.sessions.verify(token)
@@ -50,6 +51,10 @@ class Session:
             await failed(Request(scope, receive), error)(scope, receive, send)
             return
         await self.app(scope, self._bounded(receive), send)
+
+    def _check_size(self, said: str) -> None:
+        if said.isdecimal() and int(said[:19]) > self.body_limit:
+            raise PayloadTooLarge(int(said[:19]), self.body_limit)
 
     def _bounded(self, receive: Receive) -> Receive:
         taken = 0

@@ -1,11 +1,14 @@
 """What the dashboard's tests share: the site over real servers, called without a port."""
 
-from collections.abc import AsyncIterator, Collection
+import re
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
+from fastapi.routing import APIRoute
 
 from orchestrator.api.parts import ApiParts
 from orchestrator.dashboard.forms import token_of
@@ -17,6 +20,7 @@ from orchestrator.streams.connection import Streams
 from tests.api import parts_of
 
 HERE = "http://dashboard"
+SOME_ID = "018f0000-0000-7000-8000-000000000001"
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,12 @@ class Person:
     async def get(self, path: str) -> httpx2.Response:
         return await self.client.get(path)
 
-    async def send(self, path: str, **fields: str) -> httpx2.Response:
+    async def send(
+        self, path: str, headers: Mapping[str, str] | None = None, **fields: Any
+    ) -> httpx2.Response:
         """Send a form as a page of ours does."""
         token = token_of(self.client.cookies["aurora"])
-        return await self.client.post(path, data={"csrf": token} | fields)
+        return await self.client.post(path, data={"csrf": token} | fields, headers=headers)
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,21 @@ class Dashboard:
 
     site: Site
     parts: ApiParts
+    reading: Database
+
+    @property
+    def routes(self) -> list[tuple[str, str, APIRoute]]:
+        """(method, path, route) of every page."""
+        return [
+            (method, route.path, route)
+            for route in self.site.pages.routes
+            if isinstance(route, APIRoute)
+            for method in sorted(route.methods)
+        ]
+
+    def filled(self, path: str) -> str:
+        """The path with something for each of its parameters."""
+        return re.sub(r"\{\w+_id\}", SOME_ID, path).replace("{name}", "echo")
 
     def browser(self, **headers: str) -> httpx2.AsyncClient:
         """A browser that nobody has signed in with; it follows no redirect by itself."""
@@ -66,5 +87,5 @@ async def serving(
     """A site of this test's own."""
     parts = parts_of(settings, database, streams)
     reading = Database(settings.async_database_url, pool_size=2, statement_timeout_ms=2000)
-    yield Dashboard(create_site(parts, reading=reading), parts)
+    yield Dashboard(create_site(parts, reading=reading), parts, reading)
     await reading.close()

@@ -45,7 +45,7 @@
     chart = new uPlot({
       width: place.clientWidth,
       height: 176,
-      padding: [8, 4, 0, 0],
+      padding: [8, 20, 0, 0],
       legend: { show: false },
       cursor: { show: false },
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
