@@ -32,11 +32,11 @@ async def api(settings: Settings, database: Database, streams: Streams) -> Async
 async def _closed(client: Client) -> tuple[int, list[dict]]:
     """The code with which it is closed, and what is told before."""
     told = []
-    with pytest.raises(ConnectionClosed) as closed:
+    try:
         while True:
             told.append(await client.next())
-    assert closed.value.rcvd is not None
-    return closed.value.rcvd.code, told
+    except ConnectionClosed as closed:
+        return (closed.rcvd.code if closed.rcvd else 0), told
 
 
 async def test_alerts_of_both_streams_come_live_and_filtered(api: Replica, streams: Streams):
