@@ -5,17 +5,20 @@ import json
 import random
 import socket
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import httpx2
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from orchestrator.api.feed import Here
 from orchestrator.app import alerts as alert_handlers
 from orchestrator.db import keys
 from orchestrator.db.session import Database
 from orchestrator.settings import Settings
 from orchestrator.streams import live as live_tail
 from orchestrator.streams.connection import Streams
+from orchestrator.streams.live import LiveMessage
 from orchestrator.streams.names import ALERTS
 from tests.integration.test_spine import rows, running
 from tests.live import Client, Replica, alert, replica
@@ -32,11 +35,15 @@ async def api(settings: Settings, database: Database, streams: Streams) -> Async
 async def _closed(client: Client) -> tuple[int, list[dict]]:
     """The code with which it is closed, and what is told before."""
     told = []
-    try:
+
+    async def listen() -> None:
         while True:
             told.append(await client.next())
-    except ConnectionClosed as closed:
-        return (closed.rcvd.code if closed.rcvd else 0), told
+
+    with pytest.raises(ConnectionClosed) as closed:
+        await listen()
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code, told
 
 
 async def test_alerts_of_both_streams_come_live_and_filtered(api: Replica, streams: Streams):
@@ -179,6 +186,27 @@ async def test_the_seam_neither_loses_nor_repeats(api: Replica, streams: Streams
             of_kind = [int(each) for each in heard if (int(each) % 3 == 0) == kind]
             assert of_kind == sorted(of_kind)
     await publishing
+
+
+async def test_what_the_past_has_read_the_tail_does_not_repeat(api: Replica, streams: Streams):
+    """The past may have read further than the tail, which hears of the same entries later."""
+    feed = api.api.parts.live.alerts
+    ahead = await alert(streams, "a")
+    since = feed.position_of("0-0/0-0")
+    async with aclosing(feed.follow(since, lambda _: True)) as told:
+        first = await anext(told)
+        # As if the tail had stood before it when it was joined, and came upon it only now.
+        while not isinstance(await anext(told), Here):
+            pass
+        (subscription,) = feed.tail._subscriptions
+        assert isinstance(first, LiveMessage)
+        subscription.offer(first)
+        await alert(streams, "b")
+        then = await anext(told)
+
+    assert isinstance(then, LiveMessage)
+    assert str(first.entry_id) == ahead
+    assert then.reading.value.signature == "b"
 
 
 async def test_a_client_that_does_not_read_is_let_go_and_the_others_are_not(

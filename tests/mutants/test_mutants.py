@@ -22,6 +22,7 @@ RULES = "tests/unit/test_rules.py"
 ATTACKS = "tests/integration/test_attacks.py"
 ALERT_RULES = "tests/integration/test_alert_rules.py"
 GROUPS = "tests/integration/test_group_commit.py"
+LIVE = "tests/integration/test_live.py"
 PROMISES = "tests/acceptance/test_promises.py"
 BRIDGE = "tests/integration/test_bridge.py"
 
@@ -410,6 +411,20 @@ MUTANTS = {
         "if isinstance(reply, ReadOnlyError):",
         "if False:",
         "tests/integration/test_channel.py::test_a_primary_that_became_a_replica_is_left",
+    ),
+    "a live client's queue without end": Mutant(
+        "P8",
+        "orchestrator/streams/live.py",
+        "        if len(self._waiting) > MOST_MESSAGES or self._bytes > MOST_BYTES:\n",
+        "        if False:\n",
+        f"{LIVE}::test_a_slow_client_is_told_where_to_go_on",
+    ),
+    "the tail repeats what the past has told": Mutant(
+        "P10",
+        "orchestrator/api/feed.py",
+        "            if message.entry_id > at[message.source]:\n",
+        "            if True:\n",
+        f"{LIVE}::test_what_the_past_has_read_the_tail_does_not_repeat",
     ),
     "infinity is let in": Mutant(
         "P10",
