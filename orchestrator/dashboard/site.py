@@ -22,6 +22,8 @@ from orchestrator.dashboard.pages import (
     dead_letters,
     files,
     overview,
+    schedule,
+    schedules,
     sign_in,
     task,
     tasks,
@@ -39,6 +41,8 @@ GUARDED = (
     tasks.router,  # with /tasks/news, before /tasks/{task_id}
     task.router,
     alerts.router,
+    schedules.router,  # with /schedules/new, before /schedules/{schedule_id}
+    schedule.router,
     dead_letters.router,
 )
 # They need no scope: who is not signed in yet has none, and anybody may leave.
