@@ -24,7 +24,8 @@ from orchestrator.streams.connection import Streams
 logger = logging.getLogger("aurora.lease")
 
 CHUNK = 100  # entries a script call: about a millisecond of the server's time
-BLOCKED_GRACE = 5.0  # seconds past a task's timeout before a blocked loop is given up
+# Seconds past a task's timeout before a blocked loop is given up; its neighbours stand still.
+BLOCKED_GRACE = 2.0
 EXIT_BLOCKED = 70  # EX_SOFTWARE: whoever supervises us starts the next one
 
 

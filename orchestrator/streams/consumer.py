@@ -21,10 +21,10 @@ from redis.exceptions import ResponseError
 from orchestrator.errors import Overloaded, Unavailable
 from orchestrator.streams.channel import packed
 from orchestrator.streams.connection import Streams, is_missing_group, translated
-from orchestrator.streams.lanes import Step
+from orchestrator.streams.lanes import Step, busy
 from orchestrator.streams.message import Fields, fields_of
 from orchestrator.streams.names import Stream
-from orchestrator.streams.neighbours import Neighbours
+from orchestrator.streams.neighbours import Neighbours, Seen
 from orchestrator.streams.publisher import Publisher
 
 logger = logging.getLogger("aurora.consumer")
@@ -85,6 +85,7 @@ class Consumer:
         self._cursors: dict[str, str] = {}
         self._next_claim = 0.0
         self._next_look = 0.0
+        self._shares = False  # there may be more to take over
         self._settled: dict[str, float] = {}
 
     async def watch(self, watched: Mapping[str, Stream]) -> None:
@@ -189,7 +190,7 @@ class Consumer:
             if not found and len(lanes) > free:
                 # Blocking on every lane may bring one entry of each: more than there are slots.
                 await asyncio.sleep(POLL)
-        self._busy = _busy(found, asked, free)
+        self._busy = busy(Counter(each.stream for each in found), asked, free)
         return found
 
     async def _take_in_order(self, free: int, steps: Sequence[Step]) -> list[Delivery]:
@@ -227,31 +228,38 @@ class Consumer:
 
     async def _of_the_dead(self, free: int, known: Collection[str]) -> list[Delivery]:
         if self.neighbours is not None and time.monotonic() >= self._next_look:
-            ended = self.neighbours.ended()
-            if ended and (found := await self._take_over(free, ended)):
-                return found
+            seen = self.neighbours.look()
+            # Also where something was found: the others take their share meanwhile.
             self._next_look = time.monotonic() + LOOK
-        if time.monotonic() >= self._next_claim:
-            if found := await self._claim(free, known):
+            if seen.ended and (found := await self._take_over(free, seen)):
                 return found
-            self._next_claim = time.monotonic() + SWEEP
+        if time.monotonic() < self._next_claim:
+            return []
+        if found := await self._claim(free, known):
+            return found
+        self._next_claim = time.monotonic() + SWEEP
         return []
 
-    async def _take_over(self, free: int, ended: Sequence[str]) -> list[Delivery]:
+    async def _take_over(self, free: int, seen: Seen) -> list[Delivery]:
+        """Our share of it: should one of them kill us, too, the others are not with it."""
         for key in self._watched:
+            most = min(free, CLAIM_COUNT)
             taken, gone = await self.streams.run(
-                "take_over", [key], [self.group, self.name, min(free, CLAIM_COUNT), *ended]
+                "take_over", [key], [self.group, self.name, most, seen.alike, *seen.ended]
             )
             await self._report_gone(key, gone)
             if taken:
+                self._shares = True
                 logger.warning(
                     "took over %d entries of %s from a process of this machine that ended",
                     len(taken), key, extra={"event": "entries.taken_over"},
                 )  # fmt: skip
                 return [_counted(key, each) for each in taken]
+        self._shares = False
         return []
 
     async def _wait(self, count: int, keys: Sequence[str], block: float) -> list[Delivery]:
+        block = min(block, LOOK) if self._shares else block
         with translated():
             reply = await self._reader.call(
                 "XREADGROUP", "GROUP", self.group, self.name, "COUNT", count,
@@ -375,14 +383,6 @@ class Consumer:
             object_id=key,
             detail={"entries": [each.decode() for each in gone[:100]], "count": len(gone)},
         )
-
-
-def _busy(found: Sequence[Delivery], asked: Mapping[str, int], free: int) -> set[str]:
-    """The lanes that may have more. Nothing `asked`: taken in order, which leaves no slot free."""
-    got = Counter(each.stream for each in found)
-    if asked:
-        return {key for key, count in got.items() if count >= asked[key]}
-    return set(got) if len(found) >= free else set()
 
 
 def _deliveries(reply: Any) -> list[Delivery]:

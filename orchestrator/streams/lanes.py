@@ -1,6 +1,6 @@
 """In which order a reader takes from the lanes of its queues: a pure rule."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 Step = tuple[str, int]  # a stream's key, and the most to read from it
 
@@ -31,3 +31,13 @@ def steps(queues: Sequence[tuple[str, str, str]], *, free: int, turn: int) -> li
 def _reserved(free: int, turn: int, share: int) -> int:
     whole = free // share
     return whole or (1 if free > 0 and turn % share == share - 1 else 0)
+
+
+def busy(got: Mapping[str, int], asked: Mapping[str, int], free: int) -> set[str]:
+    """The lanes that may have more: of `free` slots, what was `asked` of each and what it `got`.
+
+    Nothing asked: they were taken in order, which leaves no slot free while there is more.
+    """
+    if asked:
+        return {key for key, count in got.items() if count >= asked[key]}
+    return set(got) if sum(got.values()) >= free else set()

@@ -16,6 +16,7 @@ import socket
 import stat
 import time
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 logger = logging.getLogger("aurora.neighbours")
@@ -35,6 +36,13 @@ def scope_of(redis_url: str, prefix: str) -> str:
 def unique_name(role: str) -> str:
     """A process' and a consumer's name: two of one name would own each other's entries."""
     return f"{role}:{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+class Seen(NamedTuple):
+    """One look at the folder."""
+
+    ended: tuple[str, ...] = ()  # names
+    alike: int = 1  # those of our role that live, ourselves among them
 
 
 class Neighbours:
@@ -65,14 +73,14 @@ class Neighbours:
                 extra={"event": "neighbours.unseen"},
             )  # fmt: skip
 
-    def ended(self) -> list[str]:
-        """The names of those that have ended of late, sure to be dead."""
+    def look(self) -> Seen:
+        """Who is there, and who has ended of late, sure to be dead."""
         if self._lock is None:
-            return []
+            return Seen()
         try:
             files = [path.name for path in self._folder.iterdir()]
         except OSError:
-            return []
+            return Seen()
         now = time.monotonic()
         self._ended = {
             file: self._ended.get(file, now)
@@ -82,8 +90,15 @@ class Neighbours:
         for file, since in self._ended.items():
             if now - since > SHOWN:
                 (self._folder / file).unlink(missing_ok=True)
-        shown = f"{self._scope}."
-        return [file.removeprefix(shown) for file in self._ended if file.startswith(shown)]
+        ours = self._file.partition(":")[0] + ":"
+        return Seen(
+            ended=tuple(
+                file.removeprefix(f"{self._scope}.")
+                for file in self._ended
+                if file.startswith(f"{self._scope}.")
+            ),
+            alike=max(1, sum(file.startswith(ours) and file not in self._ended for file in files)),
+        )
 
     def leave(self) -> None:
         """Be no neighbour any more; what is in hand has been handed back."""

@@ -1,5 +1,6 @@
 """The one consumer: claims, lost replies, lost groups, and no more than was asked for."""
 
+import math
 import os
 from datetime import timedelta
 
@@ -158,10 +159,10 @@ def test_keys_carry_the_prefix():
 
 
 async def test_what_a_neighbour_had_that_ended_is_taken_over_before_its_lease(streams, tmp_path):
-    """And nothing of one that lives, however long it has been silent; each as another start."""
+    """P5: and nothing of one that lives, however long it has been silent; each as another start."""
     publisher = Publisher(streams, producer="p")
     owners = {}
-    for name in ("me", "ended", "lives"):
+    for name in ("worker:me", "worker:ended", "worker:lives"):
         place = Neighbours(tmp_path, scope="s", name=name)
         place.enter()
         owner = Consumer(
@@ -170,23 +171,25 @@ async def test_what_a_neighbour_had_that_ended_is_taken_over_before_its_lease(st
         )  # fmt: skip
         await owner.watch({streams.keys.tasks: TASKS})
         owners[name] = owner
-    ids = {}
-    for name in ("ended", "lives"):
-        await publisher.publish_many([a_task() for _ in range(3)])
-        ids[name] = [each.entry_id for each in await owners[name].read(3)]
-    await streams.commands.xdel(streams.keys.tasks, ids["ended"][0])  # a foreign trim
-    assert await owners["me"].read(10, block=0.01) == []
+    me, ended, lives = owners.values()
+    ids = []
+    for owner in (ended, lives):
+        await publisher.publish_many([a_task() for _ in range(4)])
+        ids.append([each.entry_id for each in await owner.read(4)])
+    assert await me.read(10, block=0.01) == []
+    me._next_claim = math.inf
+    await streams.commands.xdel(streams.keys.tasks, ids[0][0])  # a foreign trim
 
-    os.close(owners["ended"].neighbours._lock)  # as the kernel does at its end
-    owners["me"]._next_look = 0.0
-    first = await owners["me"].read(1)
-    rest = await owners["me"].read(10, known=[each.entry_id for each in first])
+    os.close(ended.neighbours._lock)  # as the kernel does at its end
+    taken = []
+    for _ in range(3):
+        me._next_look = 0.0
+        taken.append([(each.entry_id, each.times) for each in await me.read(10, block=0.01)])
 
-    assert [(each.entry_id, each.times) for each in (*first, *rest)] == [
-        (entry_id, 2) for entry_id in ids["ended"][1:]
-    ]
+    # Between the two that live: half of four, of which one was trimmed, of two, and of one.
+    assert taken == [[(entry_id, 2)] for entry_id in ids[0][1:]]
     left = await streams.commands.xpending_range(streams.keys.tasks, ORCHESTRATOR, "-", "+", 10)
     owned = {each["message_id"].decode(): each["consumer"].decode() for each in left}
-    assert owned == dict.fromkeys(ids["ended"][1:], "me") | dict.fromkeys(ids["lives"], "lives")
-    for name in ("me", "lives"):
-        owners[name].neighbours.leave()
+    assert owned == dict.fromkeys(ids[0][1:], me.name) | dict.fromkeys(ids[1], lives.name)
+    for owner in (me, lives):
+        owner.neighbours.leave()

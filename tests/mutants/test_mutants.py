@@ -87,8 +87,8 @@ MUTANTS = {
     "nobody sees a neighbour's end": Mutant(
         "P5",
         "orchestrator/streams/consumer.py",
-        "if ended and (found := await self._take_over(free, ended)):",
-        "if ended and (found := []):",
+        "if seen.ended and (found := await self._take_over(free, seen)):",
+        "if seen.ended and (found := []):",
         "tests/integration/test_consumer.py::"
         "test_what_a_neighbour_had_that_ended_is_taken_over_before_its_lease",
     ),

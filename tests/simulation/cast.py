@@ -23,6 +23,7 @@ from orchestrator.runtime.lease import Lease
 from orchestrator.runtime.runner import Runner
 from orchestrator.runtime.service import run_services
 from orchestrator.settings import Settings
+from orchestrator.streams.neighbours import Seen
 from tests.simulation import postgres_schedules
 from tests.simulation.agents import NOTES, REGISTRY, Poison
 from tests.simulation.postgres_model import Postgres, lock_known, write
@@ -83,8 +84,8 @@ class ModelChild:
 class ModelNeighbours:
     """Who has ended, as the one machine knows on which they all run."""
 
-    def __init__(self, ended: Callable[[], list[str]]) -> None:
-        self.ended = ended
+    def __init__(self, look: Callable[[], Seen]) -> None:
+        self.look = look
 
 
 async def live(

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from orchestrator.errors import Overloaded, Unavailable
 from orchestrator.settings import Settings
 from orchestrator.streams.names import ORCHESTRATOR, RECORDER
+from orchestrator.streams.neighbours import Seen
 from orchestrator.task import TERMINAL, Task, TaskId
 from tests.simulation.agents import Notes
 from tests.simulation.cast import ModelNeighbours, live
@@ -60,7 +61,7 @@ class World:
         self.wrong: list[str] = []  # what broke a promise in the very moment
         self.backwards = 0.0  # seconds that Redis' clock has gone back
         together = random.Random(f"{seed}:machine").random() < TOGETHER
-        self._neighbours = ModelNeighbours(self._ended) if together else None
+        self._neighbours = ModelNeighbours(self._look) if together else None
         self._foreign = False
         self._names = 0
         self._keeping: set[asyncio.Task[Any]] = set()
@@ -83,8 +84,9 @@ class World:
         task = process.run(live(process, role, self.settings, self.postgres, self._neighbours))
         self._keeping.add(task)
 
-    def _ended(self) -> list[str]:
-        return [each.name for each in self.everybody if each.dead]
+    def _look(self) -> Seen:
+        workers = sum(place.startswith("worker") for place in self.processes)
+        return Seen(tuple(each.name for each in self.everybody if each.dead), workers)
 
     async def supervise(self) -> None:
         """What has died, or ended, is started again."""

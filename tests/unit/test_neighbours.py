@@ -66,14 +66,14 @@ def start(folder: Path) -> Iterator[Start]:
 async def test_one_that_was_killed_has_ended_and_one_that_stands_still_lives(me, start):
     """No time that has passed is a proof: only the kernel's word is."""
     killed, stopped = start("killed"), start("stopped")
-    assert me.ended() == []
+    assert me.look().ended == ()
 
     stopped.send_signal(signal.SIGSTOP)
     killed.kill()
     killed.wait()
 
-    assert me.ended() == ["killed"]
-    assert me.ended() == ["killed"]  # also the next time: what it had may show up later
+    assert me.look().ended == ("killed",)
+    assert me.look().ended == ("killed",)  # also the next time: what it had may show up later
 
 
 async def test_what_it_has_forked_still_counts_as_it(me, start):
@@ -81,23 +81,23 @@ async def test_what_it_has_forked_still_counts_as_it(me, start):
     process = start("parent", how="forks")
     process.kill()
     process.wait()
-    assert me.ended() == []
+    assert me.look().ended == ()
 
     assert process.stdin is not None
     process.stdin.close()
-    await wait_until(lambda: me.ended() == ["parent"], what="the forked one has ended, too")
+    await wait_until(lambda: me.look().ended == ("parent",), what="the forked one has ended, too")
 
 
 def test_a_file_is_shown_when_it_is_locked_and_not_before(me, folder):
     """Killed in between, it is nobody; and it does not stay."""
     (folder / ".s.half").touch(0o600)
-    assert me.ended() == []
+    assert me.look().ended == ()
 
 
 def test_those_of_another_redis_are_none_of_ours(me, folder):
     """One folder serves all, so that whoever lives tidies up."""
     (folder / "other.killed").touch(0o600)
-    assert me.ended() == []
+    assert me.look().ended == ()
     assert scope_of("redis://a:1/0", "aurora") != scope_of("redis://a:1/1", "aurora")
     assert scope_of("redis://user:secret@a:1/0", "aurora") == scope_of("redis://a:1/0", "aurora")
 
@@ -106,10 +106,10 @@ def test_the_folder_does_not_grow(me, folder, monkeypatch):
     """What has ended goes after a minute, what leaves by itself at once."""
     for file in ("s.killed", "other.killed", ".s.half"):
         (folder / file).touch(0o600)
-    me.ended()
+    me.look()
     monkeypatch.setattr(neighbours, "SHOWN", -1.0)
 
-    me.ended()
+    me.look()
 
     assert [path.name for path in folder.iterdir()] == ["s.me"]
     me.leave()
@@ -134,7 +134,7 @@ def test_a_folder_in_which_others_could_lie_is_not_used(tmp_path, how):
     if folder.is_dir():
         (folder / "s.liar").touch(0o600)
 
-    assert me.ended() == []
+    assert me.look().ended == ()
 
 
 def test_where_no_folder_can_be_made_the_lease_decides():
@@ -143,5 +143,5 @@ def test_where_no_folder_can_be_made_the_lease_decides():
 
     me.enter()
 
-    assert me.ended() == []
+    assert me.look().ended == ()
     me.leave()
