@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from orchestrator import Agent, Alert, Investigation, Rule, RunContext
-from orchestrator.alert import normalise
 from orchestrator.app import Parts
 from orchestrator.db.investigations import enrol
 from orchestrator.investigation import Member
@@ -346,9 +345,7 @@ async def test_handlers_that_meet_in_many_stories_wait_and_never_deadlock(parts,
     async def enrol_all(keys: list[str]) -> None:
         members = [
             Member(
-                alert=normalise(
-                    alert(src_ip=key), id=new_id(), kind="network", received_at=datetime.now(UTC)
-                ),
+                alert=Alert.model_validate(alert(src_ip=key) | {"occurred_at": datetime.now(UTC)}),
                 received_at=datetime.now(UTC),
                 rule=BySource(),
                 key=key,
