@@ -13,9 +13,7 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Select,
-    Subquery,
     Text,
-    and_,
     bindparam,
     cast,
     func,
@@ -25,12 +23,10 @@ from sqlalchemy import (
     select,
     true,
     tuple_,
-    union_all,
 )
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
 
-from orchestrator.alert import Severity
+from orchestrator.db.alert_search import WALKED, end_of, ways, window_of
 from orchestrator.db.causes import cause_of
 from orchestrator.db.models import (
     A_PERSON,
@@ -53,10 +49,6 @@ After = tuple[datetime, str]  # the last row of the page before: its time and it
 # Alerts that one page looks at: a search for what is rare, or nowhere, costs a tenth of a second a
 # page rather than the whole table.
 LOOKED_AT = 100_000
-# Filters that few alerts pass, or that are an index in the list's order; the choosiest first.
-_WALKED = (
-    "investigation_id", "address", "src_ip", "dest_ip", "severity", "min_severity", "acknowledged",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,16 +236,16 @@ async def alerts(
         "signature_id": signature_id,
     }  # fmt: skip
     filters = {name: value for name, value in given.items() if value is not None}
-    walked = next((name for name in filters if name in _WALKED), None)
+    walked = next((name for name in filters if name in WALKED), None)
     if filters.get(walked or "") is True:  # acknowledged, of which there is no index
         walked = None
-    ways = [] if walked is None else _ways(AlertRow, walked, filters.pop(walked))
+    walks = [] if walked is None else ways(AlertRow, walked, filters.pop(walked))
     within = [*_between(AlertRow.received_at, since, until)]
     if after is not None:
         within.append(_before(AlertRow.received_at, AlertRow.id, after))
-    window = _window(ways or [true()], within, LOOKED_AT if filters else limit + 1)
+    window = window_of(walks or [true()], within, LOOKED_AT if filters else limit + 1)
     row = aliased(AlertRow, window)
-    asked = select(row).where(*(or_(*_ways(row, *each)) for each in filters.items()))
+    asked = select(row).where(*(or_(*ways(row, *each)) for each in filters.items()))
     asked = asked.order_by(row.received_at.desc(), row.id.desc()).limit(limit + 1)
     async with database.session() as session:
         # One snapshot for both: an alert that arrives in between would move the window.
@@ -261,54 +253,7 @@ async def alerts(
         rows = list(await session.scalars(asked.options(defer(row.details))))
         if len(rows) > limit:
             return Page(rows=rows[:limit], next=(rows[limit - 1].received_at, rows[limit - 1].id))
-        return Page(rows=rows, next=await _end_of(session, window) if filters else None)
-
-
-def _ways(row: type[AlertRow], name: str, value: Any) -> list[ColumnElement[bool]]:
-    """What the filter asks of a row, as conditions of which one at most is true of it."""
-    match name:
-        case "address":
-            dest_only = and_(row.dest_ip == value, row.src_ip.is_distinct_from(value))
-            return [row.src_ip == value, dest_only]
-        case "min_severity":
-            least = Severity(value).rank
-            return [row.severity == each.value for each in Severity if each.rank >= least]
-        case "acknowledged":
-            at = row.acknowledged_at
-            return [at.is_not(None) if value else at.is_(None)]
-        case "investigation_id":
-            its = select(InvestigationAlertRow.alert_id).where(
-                InvestigationAlertRow.investigation_id == value
-            )
-            return [row.id.in_(its)]
-        case "signature":
-            return [row.signature.icontains(value, autoescape=True)]
-        case _:
-            return [getattr(row, name) == value]
-
-
-def _window(
-    ways: list[ColumnElement[bool]], within: list[ColumnElement[bool]], size: int
-) -> Subquery:
-    """The newest `size` alerts that come by one of these ways, each of which is an index."""
-    # In the text, so that the planner sees it and walks an index rather than sorting.
-    most: ColumnElement[int] = literal_column(str(size))
-    newest = (AlertRow.received_at.desc(), AlertRow.id.desc())
-    walks = [select(AlertRow).where(way, *within).order_by(*newest).limit(most) for way in ways]
-    if len(walks) == 1:
-        return walks[0].subquery()
-    merged = union_all(*(select(each.subquery()) for each in walks)).subquery()
-    order = (merged.c.received_at.desc(), merged.c.id.desc())
-    return select(merged).order_by(*order).limit(most).subquery()
-
-
-async def _end_of(session: AsyncSession, window: Subquery) -> After | None:
-    """The oldest alert of a full window; None where the window came to the end of the table."""
-    at, row_id = window.c.received_at, window.c.id
-    looked_at = func.count().over()
-    oldest = select(at, row_id, looked_at).order_by(at, row_id).limit(1)
-    found = (await session.execute(oldest)).one_or_none()
-    return (found[0], found[1]) if found is not None and found[2] >= LOOKED_AT else None
+        return Page(rows=rows, next=await end_of(session, window, LOOKED_AT) if filters else None)
 
 
 async def investigation(database: Database, investigation_id: str) -> InvestigationRow | None:
