@@ -499,6 +499,15 @@ async def test_validating_a_file_of_alerts(folder, env):
     assert [(each["line"], each["field"]) for each in found["problems"]] == [(2, "src_port")]
 
 
+async def test_what_a_producer_writes_is_printed(folder):
+    """As JSON, without any server; the streams under the prefix that is set."""
+    schema = await aurora("alerts", "schema", cwd=folder)
+    streams = await aurora("alerts", "asyncapi", cwd=folder, AURORA_PREFIX="soc")
+
+    assert json.loads(schema.out)["required"] == ["signature", "severity"]
+    assert json.loads(streams.out)["channels"]["tasks"]["address"] == "soc:agent:tasks"
+
+
 async def test_alerts_are_listed_shown_and_acknowledged(folder, env, database):
     """By the person who typed it."""
     alert_id = await store(database, src_ip="192.0.2.99")
