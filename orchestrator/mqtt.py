@@ -29,8 +29,12 @@ from orchestrator.reading import Heard
 logger = logging.getLogger("aurora.mqtt")
 
 # MQTT's receive maximum: what the broker may send before we acknowledge. One write to Redis holds
-# them all, and 100 of the largest packets are 100 MB.
+# them all.
 IN_HAND = 100
+# Not every broker keeps to it: Mosquitto 2.0.11 sends its whole queue once it has more than that.
+# Beyond so many bytes nothing is taken; it was not acknowledged, so it comes again.
+MOST_HELD = 32 * 1024 * 1024
+EACH = 500  # bytes that a message takes beside topic and payload
 LARGEST_PACKET = 1024 * 1024 + 64 * 1024  # bytes; the largest payload that can be set, and a topic
 # Seconds of silence after which the broker is asked whether it lives; the library also gives a TLS
 # handshake as many, which our own stop would have to wait for.
@@ -185,6 +189,8 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[Received] = deque()
         self._news = asyncio.Event()
+        self._held = 0  # bytes
+        self._overflowed = False
         self._gone: str | None = None
         self._connected: asyncio.Future[tuple[ReasonCode, bool]] = self._loop.create_future()
         self._subscribed: asyncio.Future[list[ReasonCode]] = self._loop.create_future()
@@ -240,12 +246,17 @@ class Connection:
                 )
 
     async def messages(self) -> list[Received]:
-        """What has arrived, at least one; none where the connection is gone, or after `wake`."""
-        if not self._inbox and self._gone is None:
+        """What has arrived, IN_HAND at most; none where the connection is gone, or after `wake`."""
+        if not self._inbox and self._gone is None and not self._overflowed:
             self._news.clear()
             await self._news.wait()
+        if not self._inbox and self._overflowed:
+            self._went("it sent more than we hold; the rest comes again with the next connection")
+        if self._gone is not None:
+            return []
         found = [self._inbox.popleft() for _ in range(min(len(self._inbox), IN_HAND))]
-        return [] if self._gone is not None else found
+        self._held -= sum(map(_size, found))
+        return found
 
     def wake(self) -> None:
         """Let `messages` return."""
@@ -306,11 +317,11 @@ class Connection:
         if not received.heard.qos and len(self._inbox) >= MOST_UNPROMISED:
             self.unpromised_dropped += 1
             return
-        if len(self._inbox) >= MOST_UNPROMISED + 2 * IN_HAND:
-            # A broker that does not keep to our receive maximum; it still has what we drop.
-            self._went("the broker sends more than MQTT's receive maximum allows")
-            return
-        self._inbox.append(received)
+        # After the first that is not taken none is: they would overtake it.
+        self._overflowed |= self._held + _size(received) > MOST_HELD
+        if not self._overflowed:
+            self._held += _size(received)
+            self._inbox.append(received)
         self._news.set()
 
     def _went(self, why: str) -> None:
@@ -321,6 +332,10 @@ class Connection:
                 waited.set_exception(unavailable)
                 waited.exception()  # seen: nobody may be waiting for it
         self._news.set()
+
+
+def _size(received: Received) -> int:
+    return EACH + len(received.heard.topic) + len(received.heard.payload)
 
 
 def _settle(future: asyncio.Future[Any], found: Any) -> None:

@@ -10,9 +10,10 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from hashlib import blake2b
 
 from pydantic_core import to_json
 
@@ -333,25 +334,19 @@ class Deliveries:
     A bridge that was killed has forgotten; then `alert_id`'s window decides.
     """
 
-    MOST = 2_000  # many more than are ever in hand
-
     def __init__(self) -> None:
-        self._seen: OrderedDict[int, tuple[str, bytes, datetime]] = OrderedDict()
+        # By packet number, of which MQTT has 65,535.
+        self._seen: dict[int, tuple[bytes, datetime]] = {}
 
     def first(self, received: Received) -> Heard:
         """The message as it was delivered first."""
         heard = received.heard
+        said = blake2b(f"{heard.topic}\x1f".encode() + heard.payload, digest_size=16).digest()
         known = self._seen.get(heard.packet)
-        if received.dup and known is not None and known[:2] == (heard.topic, heard.payload[:SHOWN]):
-            return Heard(
-                topic=heard.topic, payload=heard.payload, received_at=known[2],
-                retained=heard.retained, qos=heard.qos, packet=heard.packet,
-            )  # fmt: skip
+        if received.dup and known is not None and known[0] == said:
+            return replace(heard, received_at=known[1])
         if heard.qos:
-            self._seen[heard.packet] = (heard.topic, heard.payload[:SHOWN], heard.received_at)
-            self._seen.move_to_end(heard.packet)
-            while len(self._seen) > self.MOST:
-                self._seen.popitem(last=False)
+            self._seen[heard.packet] = (said, heard.received_at)
         return heard
 
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import SecretStr
 
+from orchestrator import mqtt
 from orchestrator.app import alerts, bridge, open_broker, recorder
 from orchestrator.embedded.ports import free_port
 from orchestrator.errors import BrokerRefused, ConfigurationError, Unavailable
@@ -159,6 +160,26 @@ async def test_what_is_said_while_the_bridge_is_away_is_there_on_its_return(
             device.readings(1)
             await wait_until(lambda: heard_last(database, 500), what="the last", timeout=30)
     assert sorted_numbers(await moments(database)) == list(range(501))
+
+
+async def test_a_broker_that_sends_more_than_fits_loses_nothing(
+    with_broker, mosquitto, streams, database, monkeypatch
+):
+    """P8: what is not taken was not acknowledged, and comes again; Mosquitto 2.0 does send so."""
+    monkeypatch.setattr(mqtt, "MOST_HELD", 100 * mqtt.EACH)
+    plant = with_broker.mqtt_client_id
+    async with bridging(with_broker):
+        await wait_until(lambda: connected(streams), what="connected")
+    with Plant(mosquitto.port, topic=f"{plant}/north/pressure") as device:
+        device.readings(400)
+        await wait_until(device.all_confirmed, what="the broker has them")
+    async with bridging(with_broker):
+
+        async def all_there():
+            return await counted(database) >= 400
+
+        await wait_until(all_there, what="400 alerts", timeout=40)
+    assert sorted_numbers(await moments(database)) == list(range(400))
 
 
 async def test_a_broker_that_is_killed_again_and_again_loses_nothing(
