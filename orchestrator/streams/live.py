@@ -31,6 +31,7 @@ MOST_BYTES = 1024 * 1024  # of their JSON
 MOST_CLIENTS = 1000  # a process; each costs about 100 kB
 CHUNK = 64  # entries between two turns of the clients: a quarter of what a queue holds
 TURN = 0.005  # seconds that clients whose queues fill up are given, once a chunk
+READ_BYTES = 8 * 1024 * 1024  # of JSON that was read once and is kept, some 7,000 alerts
 RECENT = 10_000  # values whose first entry is remembered, about 2 MB
 
 
@@ -87,6 +88,7 @@ class LiveTail(Generic[T]):
         self.most_clients = most_clients
         self.dropped = 0  # messages that a slow client did not take
         self.recent = Recent()
+        self._readings: Readings[T] = Readings()
         self.position = Position({})
         self._names = {streams.keys.of(stream): name for name, stream in sources.items()}
         self._subscriptions: set[Subscription[T]] = set()
@@ -140,10 +142,16 @@ class LiveTail(Generic[T]):
 
     def reading_of(self, source: str, entry_id: str, fields: Fields) -> Reading[T] | None:
         """What an entry says; None where it says nothing to us."""
+        # Read once for all who come back for it: after a storm that is everybody, at one time.
+        if (known := self._readings.get(source, entry_id)) is not None:
+            return known
         try:
-            return self.read(source, entry_id, fields)
+            found = self.read(source, entry_id, fields)
         except MalformedMessage:
             return None  # its own consumer sets it aside; a feed only listens
+        if found is not None:
+            self._readings.keep(source, entry_id, found)
+        return found
 
     async def _run(self) -> None:
         reader = self._reader = self._reader or self.streams.reader()
@@ -283,6 +291,27 @@ class Subscription(Generic[T]):
         """Nobody reads it any more; may be called twice."""
         self.end(Ended.STOPPING)
         self._tail.left(self)
+
+
+class Readings(Generic[T]):
+    """The entries that were read last, as far as there is room."""
+
+    def __init__(self) -> None:
+        """Empty."""
+        self._bytes = 0
+        self._kept: OrderedDict[tuple[str, str], Reading[T]] = OrderedDict()
+
+    def get(self, source: str, entry_id: str) -> Reading[T] | None:
+        """What this entry says, if it is kept."""
+        return self._kept.get((source, entry_id))
+
+    def keep(self, source: str, entry_id: str, reading: Reading[T]) -> None:
+        """Keep it, and drop the oldest where it is too much."""
+        self._kept[source, entry_id] = reading
+        self._bytes += len(reading.body)
+        while self._bytes > READ_BYTES:
+            _, gone = self._kept.popitem(last=False)
+            self._bytes -= len(gone.body)
 
 
 class Recent:
