@@ -4,7 +4,9 @@ import warnings
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import text
 
+from orchestrator.db import schema
 from orchestrator.db.models import Base
 
 
@@ -21,3 +23,23 @@ async def test_the_migrations_make_what_the_models_say(database):
     async with database.transaction() as connection:
         found = await connection.run_sync(compared)
     assert found == []
+
+
+async def test_asking_for_the_revision_again_keeps_nothing(database):
+    """P8: /readyz asks all day long; by alembic each question stayed, with a table of its own."""
+    kept = database.engine.sync_engine._compiled_cache
+    await schema.check(database)
+    before = len(kept)
+
+    for _ in range(5):
+        await schema.check(database)
+
+    assert len(kept) == before
+
+
+async def test_an_empty_database_has_no_revision(database):
+    """And the question leaves its transaction whole."""
+    async with database.transaction() as connection:
+        await connection.execute(text("DROP TABLE alembic_version"))
+
+    assert await schema.current(database) is None
