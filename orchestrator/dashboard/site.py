@@ -21,6 +21,7 @@ from orchestrator.dashboard.pages import (
     alerts,
     dead_letters,
     files,
+    news,
     overview,
     schedule,
     schedules,
@@ -44,6 +45,7 @@ GUARDED = (
     schedules.router,  # with /schedules/new, before /schedules/{schedule_id}
     schedule.router,
     dead_letters.router,
+    news.router,
 )
 # They need no scope: who is not signed in yet has none, and anybody may leave.
 OPEN = (sign_in.router, files.router)
@@ -61,10 +63,13 @@ class Site:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one of the two answer."""
-        chosen: ASGIApp = self.api
-        if scope["type"] == "http" and scope["path"].split("/")[1] in self._first_parts:
-            chosen = self.pages
+        ours = scope["type"] == "http" and self.is_page(scope["path"])
+        chosen: ASGIApp = self.pages if ours else self.api
         await chosen(scope, receive, send)
+
+    def is_page(self, path: str) -> bool:
+        """True when the dashboard answers for this path."""
+        return path.split("/")[1] in self._first_parts
 
 
 def create_site(parts: ApiParts, *, reading: Database) -> Site:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from orchestrator.api.server import HttpServer, listen
+from orchestrator.dashboard.rendering import NAVIGATION
 from orchestrator.dashboard.site import create_site
 from orchestrator.db import keys
 from orchestrator.db.session import Database
@@ -24,6 +25,7 @@ class Ground:
     key: str
     database: Database
     streams: Streams
+    navigation: list[str]  # paths of the pages that it leads to
 
 
 @asynccontextmanager
@@ -36,12 +38,17 @@ async def served(
     parts = parts_of(settings, database, streams, registry=REGISTRY)
     reading = Database(settings.async_database_url, pool_size=4, statement_timeout_ms=2000)
     listener = listen("127.0.0.1", port)
-    server = HttpServer(create_site(parts, reading=reading), listener)
+    site = create_site(parts, reading=reading)
+    server = HttpServer(site, listener, stopping=parts.live.stop)
     running = asyncio.create_task(server.run())
     try:
-        yield Ground(f"http://127.0.0.1:{listener.getsockname()[1]}", key, database, streams)
+        yield Ground(
+            f"http://127.0.0.1:{listener.getsockname()[1]}", key, database, streams,
+            [each.path for each in NAVIGATION if site.is_page(each.path)],
+        )  # fmt: skip
     finally:
         server.stop()
         with suppress(asyncio.CancelledError):
             await running
+        await parts.live.close()
         await reading.close()

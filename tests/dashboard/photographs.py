@@ -1,14 +1,13 @@
 """Photographs of every page, light and dark, for the docs and for whoever changes a page."""
 
 import argparse
-from pathlib import Path
 
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
+from tests.dashboard.browser import NARROW, WIDE, chromium, sign_in
 from tests.dashboard.ground import Ground
 from tests.dashboard.standing import standing
 
-CHROMIUM = Path("/usr/bin/chromium")
 # Name -> where it is; a second path is that of a link on the first, which is followed.
 PAGES = {
     "overview": ("/",),
@@ -17,18 +16,18 @@ PAGES = {
     "alerts": ("/alerts",),
     "alert": ("/alerts?severity=high", "tbody a[href^='/alerts/']"),
 }
-WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
 async def photograph(asked: argparse.Namespace) -> None:
     """Every page into the folder."""
     asked.into.mkdir(parents=True, exist_ok=True)
-    async with standing() as ground, async_playwright() as play:
-        browser = await play.chromium.launch(executable_path=CHROMIUM)
+    async with standing() as ground, chromium() as browser:
         for theme in ("light", "dark"):
             context = await browser.new_context(viewport=WIDE, color_scheme=theme)
             page = await context.new_page()
-            await sign_in(page, ground, before=asked.into / f"sign-in-{theme}.png")
+            await page.goto(ground.url)
+            await page.screenshot(path=asked.into / f"sign-in-{theme}.png")
+            await sign_in(page, ground)
             for name, way in PAGES.items():
                 if asked.only not in name:
                     continue
@@ -39,7 +38,6 @@ async def photograph(asked: argparse.Namespace) -> None:
                     await page.screenshot(path=asked.into / f"{name}-narrow-{theme}.png")
                     await page.set_viewport_size(WIDE)
             await context.close()
-        await browser.close()
 
 
 async def open_page(page: Page, ground: Ground, way: tuple[str, ...]) -> None:
@@ -47,14 +45,5 @@ async def open_page(page: Page, ground: Ground, way: tuple[str, ...]) -> None:
     await page.goto(ground.url + way[0])
     for link in way[1:]:
         await page.locator(link).first.click()
-    await page.wait_for_load_state("networkidle")
-
-
-async def sign_in(page: Page, ground: Ground, *, before: Path | None = None) -> None:
-    """As a person does."""
-    await page.goto(ground.url)
-    if before is not None:
-        await page.screenshot(path=before)
-    await page.fill("#key", ground.key)
-    await page.click("button[type=submit]")
-    await page.wait_for_load_state()
+    await page.wait_for_load_state("load")
+    await page.evaluate("document.fonts.ready")

@@ -88,4 +88,5 @@ async def serving(
     parts = parts_of(settings, database, streams)
     reading = Database(settings.async_database_url, pool_size=2, statement_timeout_ms=2000)
     yield Dashboard(create_site(parts, reading=reading), parts, reading)
+    await parts.live.close()
     await reading.close()

@@ -1,32 +1,71 @@
-// What pages need beyond links and forms: live updates that can be paused, times that age, theme.
+// What pages need beyond links and forms: news that can be paused, times that age, the theme.
 // No page depends on it: without scripts everything is still there, one reload away.
 "use strict";
 
 const LIVE = "live"; // in sessionStorage: "off" while somebody reads in peace
 
-// --- Live: polling parts of a page stop while it is hidden or paused.
+// --- Live. A bell (server-sent events) rings when there is news, and parts of the page are asked
+// for again; without a bell they are asked for now and then. Both stop while the page is hidden or
+// paused, so that a browser with many tabs keeps its few connections.
 
 const isLive = () => sessionStorage.getItem(LIVE) !== "off";
 
+let bell = null;
+let moved = 0; // when the pointer last moved
+let later = []; // timers of what the bell has asked for
+
+document.addEventListener("pointermove", () => { moved = Date.now(); }, { passive: true });
+
 document.addEventListener("htmx:beforeRequest", (event) => {
-  const polled = event.target.hasAttribute("data-live");
-  if (polled && (document.hidden || !isLive() || isBusy(event.target))) event.preventDefault();
+  if (!event.target.hasAttribute("data-live")) return;
+  if (document.hidden || !isLive()) event.preventDefault();
+  else if (isBusy(event.target)) {
+    event.preventDefault();
+    later.push(setTimeout(refreshAll, 2000));
+  }
 });
 
 // A part is not replaced under somebody's hands.
 function isBusy(part) {
   const focused = document.activeElement;
   const held = focused && focused !== document.body && part.contains(focused);
-  return held || part.querySelector("dialog[open], details.menu[open]") !== null;
+  const pointed = Date.now() - moved < 1500 && part.matches(":hover");
+  return held || pointed || document.querySelector("dialog[open]") !== null;
+}
+
+function refreshAll() {
+  later.forEach(clearTimeout);
+  later = [];
+  for (const part of document.querySelectorAll("[data-live]")) htmx.trigger(part, "refresh");
+}
+
+function onNews() {
+  document.dispatchEvent(new CustomEvent("news"));
+  if (later.length) return;
+  // The stream is ahead of the record, by milliseconds mostly and by half a second at times.
+  later = [setTimeout(() => { for (const part of document.querySelectorAll("[data-live]")) htmx.trigger(part, "refresh"); }, 250), setTimeout(refreshAll, 1500)];
+}
+
+function listen() {
+  const topic = document.body.dataset.topic;
+  const wanted = topic && isLive() && !document.hidden;
+  if (!wanted && bell) { bell.close(); bell = null; }
+  if (!wanted || bell) return;
+  bell = new EventSource(`/live/${topic}`);
+  bell.addEventListener("news", onNews);
+  bell.addEventListener("error", () => {
+    if (!bell || bell.readyState !== EventSource.CLOSED) return; // it comes back by itself
+    bell = null;
+    setTimeout(listen, 5000);
+  });
 }
 
 document.addEventListener("visibilitychange", () => {
+  listen();
   if (!document.hidden && isLive()) refreshAll();
 });
-
-function refreshAll() {
-  for (const part of document.querySelectorAll("[data-live]")) htmx.trigger(part, "refresh");
-}
+window.addEventListener("pagehide", () => { bell?.close(); bell = null; });
+window.addEventListener("pageshow", listen);
 
 function showLive() {
   const button = document.getElementById("live");
@@ -116,6 +155,7 @@ document.addEventListener("click", (event) => {
   if (event.target.closest("#live")) {
     sessionStorage.setItem(LIVE, isLive() ? "off" : "on");
     showLive();
+    listen();
     if (isLive()) refreshAll();
   }
   for (const menu of document.querySelectorAll("details.menu[open]")) {
@@ -154,3 +194,4 @@ window.addEventListener("pageshow", () => {
 showLive();
 showTheme();
 ageAll();
+listen();

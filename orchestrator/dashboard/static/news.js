@@ -5,13 +5,15 @@
   const list = document.querySelector("tbody[data-news]");
   const pill = document.getElementById("pill");
   const MOST = 200; // rows that stand; older ones leave at the bottom
-  const EVERY = 2000; // milliseconds
+  const EVERY = 15000; // milliseconds, where no bell rings
+  const AFTER = [0, 120, 400, 1200]; // milliseconds after the bell: the record follows the stream
   let held = [];
   let newest = list && list.dataset.newest;
   let asking = false;
+  let soon = []; // timers of looks that are to come
 
   const paused = () => document.hidden || sessionStorage.getItem("live") === "off";
-  const inUse = () => list.matches(":hover") || list.contains(document.activeElement) || window.scrollY > 240;
+  const inUse = () => list.matches(":hover") || pill.matches(":hover") || list.contains(document.activeElement) || window.scrollY > 240;
 
   async function look() {
     if (asking || paused()) return;
@@ -67,8 +69,13 @@
 
   if (list) {
     setInterval(look, EVERY);
+    document.addEventListener("news", () => {
+      if (!soon.length) soon = AFTER.map((after) => setTimeout(look, after));
+      setTimeout(() => { soon = []; }, 300);
+    });
     pill.addEventListener("click", () => { window.scrollTo({ top: 0 }); release(); });
-    list.addEventListener("mouseleave", () => hold([]));
+    // Not at once: the pointer may be on its way to the button.
+    list.addEventListener("mouseleave", () => setTimeout(() => hold([]), 1500));
     document.addEventListener("visibilitychange", look);
   }
 }
