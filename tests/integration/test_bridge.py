@@ -14,7 +14,8 @@ import pytest
 from pydantic import SecretStr
 
 from orchestrator import mqtt
-from orchestrator.app import alerts, bridge, open_broker, recorder
+from orchestrator.app import Parts, alerts, bridge, open_broker, recorder
+from orchestrator.cli import doctor
 from orchestrator.embedded.ports import free_port
 from orchestrator.errors import BrokerRefused, ConfigurationError, Unavailable
 from orchestrator.streams import bridges
@@ -143,6 +144,21 @@ async def test_a_reading_becomes_an_alert(with_broker, mosquitto, streams, datab
         ("pressure", "alert"): 1, ("pressure", "unremarkable"): 1,
         ("valve", "alert"): 2, ("valve", "unremarkable"): 2,
     }  # fmt: skip
+
+
+async def test_the_doctor_looks_at_broker_and_bridge(with_broker, streams):
+    """Under a name of its own, so that a bridge that runs keeps its session."""
+    async with running(with_broker, roles=(bridge,)) as parts:
+        await wait_until(lambda: connected(streams), what="connected")
+        well = await doctor._bridge(parts)
+        assert await connected(streams)
+    parts = Parts(with_broker, role="doctor")
+    nobody = await doctor._bridge(parts)
+    await parts.close()
+
+    assert well.startswith("2 mappings; the broker at 127.0.0.1")
+    assert well.endswith("lets us in")
+    assert nobody.endswith("no bridge is connected; start: aurora bridge")
 
 
 async def test_what_is_said_while_the_bridge_is_away_is_there_on_its_return(
