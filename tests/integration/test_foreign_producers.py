@@ -1,6 +1,7 @@
 """Producers that are not Python: what docs/alerts.md shows works as it stands."""
 
 import asyncio
+import json
 import os
 import re
 import shlex
@@ -10,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft7Validator
 
 from orchestrator.app import alerts, recorder, worker
+from orchestrator.streams.asyncapi import VERSION, asyncapi
+from orchestrator.streams.names import Keys
 from tests.acceptance.test_promises import xadd
 from tests.integration.test_spine import Shout, rows, running
 from tests.support import wait_until
@@ -49,17 +53,28 @@ async def test_redis_cli_writes_alerts(settings, database, streams):
 
 @pytest.fixture(scope="module")
 def node_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which Node finds the package `redis`."""
+    """A folder in which Node finds the package `redis`, with AsyncAPI's own schemas beside it."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("NOT TESTED with Node: no node or no npm here")
     folder = tmp_path_factory.mktemp("node")
     done = subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "--prefer-offline", "redis"],
+        ["npm", "install", "--no-audit", "--no-fund", "--prefer-offline", "redis",
+         "@asyncapi/specs"],
         cwd=folder, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     if done.returncode != 0:
         pytest.skip(f"NOT TESTED with Node: npm install redis said {done.stderr[-300:]}")
     return folder
+
+
+def test_the_streams_document_is_by_asyncapis_own_schema(node_client):
+    """What its tools read."""
+    found = node_client / "node_modules/@asyncapi/specs/schemas" / f"{VERSION}-without-$id.json"
+    validator = Draft7Validator(json.loads(found.read_text()))
+    document = asyncapi(Keys("aurora"), version="1")
+
+    validator.validate(document)
+    assert not validator.is_valid(document | {"chanels": {}})
 
 
 async def test_a_node_program_writes_an_alert_and_a_task(settings, database, streams, node_client):
