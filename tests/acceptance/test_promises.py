@@ -1,6 +1,7 @@
 """What the design promises, broken on purpose: real processes, real servers, real signals."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -499,12 +500,15 @@ async def test_every_alert_of_a_real_capture_is_triaged_and_recorded(system):
     system.start("worker", AURORA_AGENTS="agents")
     system.start("alerts", AURORA_AGENTS="agents")
     first = await _ingesting(system)
-    await wait_until(
-        lambda: system.parts.streams.commands.xlen("aurora:alerts"),
-        what="the first alert on its stream",
-    )
-    first.kill()
-    await first.wait()
+    try:
+        await wait_until(
+            lambda: system.parts.streams.commands.xlen("aurora:alerts"),
+            what="the first alert on its stream", timeout=60,
+        )  # fmt: skip
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it was faster
+            first.kill()
+        await first.wait()
 
     second = await (await _ingesting(system)).communicate()
     await wait_until(
@@ -530,11 +534,11 @@ async def test_every_alert_of_a_real_capture_is_triaged_and_recorded(system):
 
 
 async def _ingesting(system: System) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "orchestrator", "alerts", "ingest", os.environ["AURORA_TEST_EVE"],
-        env={**os.environ, **system.environment()}, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
+    with (system.home / "ingest.log").open("ab") as log:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "orchestrator", "alerts", "ingest", os.environ["AURORA_TEST_EVE"],
+            env={**os.environ, **system.environment()}, stdout=asyncio.subprocess.PIPE, stderr=log,
+        )  # fmt: skip
 
 
 async def _consumers(system: System, expected: int) -> bool:
