@@ -3,9 +3,10 @@
 import asyncio
 import json
 import socket
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -51,11 +52,14 @@ class Client:
 
     socket: ClientConnection
     position: str | None = None
+    heard: deque[dict[str, Any]] = field(default_factory=deque)  # of a frame, and not yet asked for
 
     async def next(self) -> dict[str, Any]:
         """The next message, whatever it is."""
-        async with asyncio.timeout(20):
-            said: dict[str, Any] = json.loads(await self.socket.recv())
+        if not self.heard:
+            async with asyncio.timeout(20):
+                self.heard.extend(json.loads(await self.socket.recv()))
+        said = self.heard.popleft()
         self.position = said["id"]
         return said
 

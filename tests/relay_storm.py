@@ -121,8 +121,10 @@ class Line(asyncio.Protocol):
             self._note(f"closed {int.from_bytes(body[:2], 'big')}")
             self.transport.close()
         elif kind == 1:
-            self.heard.position = body[7 : body.index(b'"', 7)].decode()
-            self._message(body, now)
+            # As its own alerts read; a program would parse the array.
+            for each in body[1:-1].replace(b'},{"id":"', b'}\n{"id":"').split(b"\n"):
+                self.heard.position = each[7 : each.index(b'"', 7)].decode()
+                self._message(each, now)
 
     def _message(self, body: bytes, now: float) -> None:
         heard = self.heard

@@ -20,7 +20,7 @@ PAGE = 200  # entries of the past at a time: at worst 20 ms in which nobody else
 HEARTBEAT = 15.0  # seconds; proxies cut what is silent for 30 or 60
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Gap:
     """Between these positions something is missing; `position` is where to go on."""
 
@@ -29,7 +29,7 @@ class Gap:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Here:
     """Nothing is missing up to this position, and from here on it is live."""
 
@@ -71,27 +71,28 @@ class Feed(Generic[T]):
         wants: Callable[[T], bool],
         *,
         heartbeat: float = HEARTBEAT,
-    ) -> AsyncGenerator[Told[T], None]:
+    ) -> AsyncGenerator[list[Told[T]], None]:
         """Everything after `since` that is wanted, or a gap, then live; `Here` when nothing comes.
 
-        Ends after a gap when the client was too slow or the tail lost its place, and without one
-        when this process stops. Raises Overloaded, Unavailable.
+        What comes together is told together, in one list. Ends after a gap when the client was too
+        slow or the tail lost its place, and without one when this process stops. Raises Overloaded,
+        Unavailable.
         """
         at = await self._settled(since) if since is not None and since.is_moment else since
         near = at is None
         while at is not None and not near:
             told, at, near = await self._past(at, until=None, wants=wants)
-            for each in told:
-                yield each
+            if told:
+                yield told
         with closing(await self.tail.subscribe(wants)) as subscription:
             at, began = at or subscription.began, subscription.began
             while any(at[name] < began[name] for name in at):
                 told, at, _ = await self._past(at, until=began, wants=wants)
-                for each in told:
-                    yield each
-            yield Here(at, joined=True)
-            async for message in self._live(subscription, at, heartbeat):
-                yield message
+                if told:
+                    yield told
+            yield [Here(at, joined=True)]
+            async for told in self._live(subscription, at, heartbeat):
+                yield told
 
     async def _settled(self, moment: Position) -> Position:
         """A moment as a place on each stream: none before its beginning nor after its end."""
@@ -104,21 +105,24 @@ class Feed(Generic[T]):
 
     async def _live(
         self, subscription: Subscription[T], at: Position, heartbeat: float
-    ) -> AsyncGenerator[Told[T], None]:
+    ) -> AsyncGenerator[list[Told[T]], None]:
         while subscription.ended is None:
-            message = await subscription.get(heartbeat)
-            if message is None:
-                if subscription.ended is None:
-                    at = at.or_later(subscription.position)
-                    yield Here(at)
-                continue
-            # What the past has covered: it may have read further than the tail had.
-            if message.entry_id > at[message.source]:
-                at = at.or_later(message.position)
-                yield replace(message, position=at)
+            messages = await subscription.take(heartbeat)
+            told: list[Told[T]] = []
+            for message in messages:
+                # What the past has covered: it may have read further than the tail had.
+                if message.entry_id > at[message.source]:
+                    at = at.or_later(message.position)
+                    same = at is message.position
+                    told.append(message if same else replace(message, position=at))
+            if told:
+                yield told
+            elif not messages and subscription.ended is None:
+                at = at.or_later(subscription.position)
+                yield [Here(at)]
         if subscription.ended is not Ended.STOPPING:
             at = at.or_later(subscription.position)
-            yield Gap(after=at, position=at, reason=_WHY[subscription.ended])
+            yield [Gap(after=at, position=at, reason=_WHY[subscription.ended])]
 
     async def _past(
         self, at: Position, *, until: Position | None, wants: Callable[[T], bool]

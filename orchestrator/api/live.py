@@ -1,6 +1,7 @@
 """What is followed live over HTTP: alerts, and changes of tasks' states. Made once a process."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from pydantic_core import to_json
@@ -19,6 +20,7 @@ from orchestrator.streams.names import ALERTS, CPS_ALERTS, RESULTS
 from orchestrator.streams.position import EntryId
 from orchestrator.task import iso
 
+FRAME = 64 * 1024  # characters that go to a client at once
 ALERT_STREAMS = {AlertKind.NETWORK.value: ALERTS, AlertKind.CPS.value: CPS_ALERTS}
 
 
@@ -96,8 +98,34 @@ def wanted(kind: AlertKind | None, severity: Severity | None) -> Callable[[Alert
     return lambda alert: alert.severity.rank >= least and (kind is None or alert.kind == kind)
 
 
+def frames(told: Sequence[Told[Any]], name: str) -> Iterator[str]:
+    """JSON arrays of messages, as they go to a client: FRAME long unless one alone is longer."""
+    for part in _parts([text_of(each, name) for each in told]):
+        yield f"[{','.join(part)}]"
+
+
+def chunks(told: Sequence[Told[Any]], name: str) -> Iterator[str]:
+    """Server-sent events, several at a time."""
+    for part in _parts([event_of(each, name) for each in told]):
+        yield "".join(part)
+
+
+def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
+    part: list[str] = []
+    size = 0
+    for each in texts:
+        if part and size + len(each) > FRAME:
+            yield part
+            part, size = [], 0
+        part.append(each)
+        size += len(each)
+    yield part
+
+
+# A message is the same text for every client that is live.
+@lru_cache(maxsize=1024)
 def text_of(told: Told[Any], name: str) -> str:
-    """One message as JSON, as it goes to a client."""
+    """One message as JSON."""
     match told:
         case LiveMessage():
             # By hand: a body is serialised once for a thousand clients.

@@ -6,8 +6,9 @@ dashboard subscribe. Who subscribes hears what comes from then on; the past is `
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,6 +34,7 @@ CHUNK = 64  # entries between two turns of the clients: a quarter of what a queu
 # Seconds that clients whose queues fill up are given after a chunk, and how often: when this
 # process was held up they all are behind, and none is slow. One that is costs the others 0.1 s.
 TURN, TURNS = 0.005, 10
+GATHER = 0.05  # seconds between two takes of a client
 READ_BYTES = 8 * 1024 * 1024  # of JSON that was read once and is kept, some 7,000 alerts
 RECENT = 10_000  # values whose first entry is remembered, about 2 MB
 
@@ -46,7 +48,8 @@ class Reading(Generic[T]):
     body: str  # as JSON, made once for all clients
 
 
-@dataclass(frozen=True, slots=True)
+# Told apart as objects, so that what is made of one for a client is had for the next.
+@dataclass(frozen=True, slots=True, eq=False)
 class LiveMessage(Generic[T]):
     """One entry, read; `position` is where to go on after it."""
 
@@ -217,7 +220,7 @@ class LiveTail(Generic[T]):
 
 
 class Subscription(Generic[T]):
-    """One client's queue. An iterator that ends when it can no longer be complete."""
+    """One client's queue, which ends when it can no longer be complete."""
 
     def __init__(self, tail: LiveTail[T], wants: Callable[[T], bool]) -> None:
         """Store; `LiveTail.subscribe` makes these."""
@@ -226,6 +229,8 @@ class Subscription(Generic[T]):
         self._waiting: OrderedDict[Hashable, LiveMessage[T]] = OrderedDict()
         self._bytes = 0
         self._news = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._next_at = 0.0  # on the monotonic clock
         self._taken: Position | None = None
         self.ended: Ended | None = None
         self.began = Position({})
@@ -261,6 +266,8 @@ class Subscription(Generic[T]):
         if len(self._waiting) > MOST_MESSAGES or self._bytes > MOST_BYTES:
             tail.dropped += len(self._waiting)
             self.end(Ended.SLOW)
+        elif self.is_filling:
+            self._hurry.set()
         self._news.set()
 
     def end(self, why: Ended) -> None:
@@ -270,31 +277,42 @@ class Subscription(Generic[T]):
             self._waiting.clear()
             self._bytes = 0
         self._news.set()
+        self._hurry.set()
 
-    async def get(self, timeout: float | None = None) -> LiveMessage[T] | None:
-        """The next message; None after `timeout` seconds without one, and at the end (`ended`)."""
+    async def take(self, timeout: float | None = None) -> list[LiveMessage[T]]:
+        """All that waits, at least one; none after `timeout` seconds, and at the end (`ended`).
+
+        At once after a silence; then at most every GATHER seconds, so that what a thousand clients
+        cost grows with them rather than with the alerts, too.
+        """
         if not self._waiting and self.ended is None:
             self._news.clear()
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._news.wait()
-            except TimeoutError:
-                return None
-        if not self._waiting:
-            return None
-        _, message = self._waiting.popitem(last=False)
-        self._bytes -= len(message.reading.body)
-        self._taken = message.position
-        return message
-
-    async def __aiter__(self) -> AsyncIterator[LiveMessage[T]]:
-        while (message := await self.get()) is not None:
-            yield message
+            if not await _set_within(self._news, timeout):
+                return []
+        pause = self._next_at - time.monotonic()
+        if pause > 0 and not self.is_filling and self.ended is None:
+            self._hurry.clear()
+            await _set_within(self._hurry, pause)
+        self._next_at = time.monotonic() + GATHER
+        found = list(self._waiting.values())
+        self._waiting.clear()
+        self._bytes = 0
+        if found:
+            self._taken = found[-1].position
+        return found
 
     def close(self) -> None:
         """Nobody reads it any more; may be called twice."""
         self.end(Ended.STOPPING)
         self._tail.left(self)
+
+
+async def _set_within(event: asyncio.Event, seconds: float | None) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
 
 
 class Readings(Generic[T]):

@@ -77,5 +77,7 @@ class Position:
         return Position({**self.ids, name: entry_id})
 
     def or_later(self, other: "Position") -> "Position":
-        """The later of both, stream by stream."""
+        """The later of both, stream by stream; the other itself where it is nowhere behind."""
+        if all(other[name] >= mine for name, mine in self.ids.items()):
+            return other
         return Position({name: max(mine, other[name]) for name, mine in self.ids.items()})

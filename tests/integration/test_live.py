@@ -194,15 +194,15 @@ async def test_what_the_past_has_read_the_tail_does_not_repeat(api: Replica, str
     ahead = await alert(streams, "a")
     since = feed.position_of("0-0/0-0")
     async with aclosing(feed.follow(since, lambda _: True)) as told:
-        first = await anext(told)
+        (first,) = await anext(told)
         # As if the tail had stood before it when it was joined, and came upon it only now.
-        while not isinstance(await anext(told), Here):
+        while not isinstance((await anext(told))[0], Here):
             pass
         (subscription,) = feed.tail._subscriptions
         assert isinstance(first, LiveMessage)
         subscription.offer(first)
         await alert(streams, "b")
-        then = await anext(told)
+        (then,) = await anext(told)
 
     assert isinstance(then, LiveMessage)
     assert str(first.entry_id) == ahead

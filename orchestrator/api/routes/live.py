@@ -20,7 +20,7 @@ from starlette.websockets import WebSocketDisconnect
 from orchestrator.alert import AlertKind, Severity
 from orchestrator.api.auth import PROTOCOL, TICKET, KeyCache, key_of, needs
 from orchestrator.api.feed import HEARTBEAT, Feed, Gap, Here, Told
-from orchestrator.api.live import event_of, text_of, wanted
+from orchestrator.api.live import chunks, frames, wanted
 from orchestrator.api.parts import Parts
 from orchestrator.api.problems import Problem
 from orchestrator.api.requests import check_parameters, guarded
@@ -30,6 +30,7 @@ from orchestrator.streams import tickets
 from orchestrator.streams.position import Position
 
 T = TypeVar("T")
+Telling = AsyncGenerator[list[Told[Any]], None]
 
 # Seconds between looks at a client's key; with the 3 s of the cache below the 5 s of a revocation.
 RECHECK = 1.5
@@ -173,23 +174,22 @@ async def alerts_live(
 class EventStream(StreamingResponse):
     """Server-sent events of one client, counted."""
 
-    def __init__(self, parts: Parts, told: AsyncGenerator[Told[Any], None], name: str) -> None:
+    def __init__(self, parts: Parts, told: Telling, name: str) -> None:
         """Send what is told; the headers keep proxies from holding it back."""
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(
             self._counted(parts, told, name), headers=headers, media_type="text/event-stream"
         )
 
-    async def _counted(
-        self, parts: Parts, told: AsyncGenerator[Told[Any], None], name: str
-    ) -> AsyncIterator[str]:
+    async def _counted(self, parts: Parts, told: Telling, name: str) -> AsyncIterator[str]:
         until = time.monotonic() + LONGEST
         parts.live.event_streams += 1
         try:
             yield "retry: 2000\n\n"
             async with aclosing(told):
                 async for each in told:
-                    yield event_of(each, name)
+                    for chunk in chunks(each, name):
+                        yield chunk
                     if time.monotonic() > until:
                         break
             yield ": come back with Last-Event-ID; nothing is lost\n\n"
@@ -201,7 +201,7 @@ class EventStream(StreamingResponse):
 
 async def _told(
     feed: Feed[T], since: Position | None, wants: Callable[[T], bool], client: Watched
-) -> AsyncGenerator[Told[T], None]:
+) -> AsyncGenerator[list[Told[T]], None]:
     """What the feed tells for as long as the client's key is good; heartbeats are rare."""
     check_at = quiet_until = 0.0
     async with aclosing(feed.follow(since, wants, heartbeat=RECHECK)) as told:
@@ -210,13 +210,14 @@ async def _told(
             if now >= check_at:
                 await client.check()
                 check_at = now + RECHECK
-            if isinstance(each, Here) and not each.joined and now < quiet_until:
+            only = each[0]
+            if isinstance(only, Here) and not only.joined and now < quiet_until:
                 continue
             quiet_until = now + HEARTBEAT
             yield each
 
 
-async def _serve(socket: WebSocket, told: AsyncGenerator[Told[Any], None], name: str) -> None:
+async def _serve(socket: WebSocket, told: Telling, name: str) -> None:
     sending = asyncio.create_task(_send(socket, told, name), name="aurora live sending")
     listening = asyncio.create_task(_listen(socket), name="aurora live listening")
     try:
@@ -234,15 +235,15 @@ async def _serve(socket: WebSocket, told: AsyncGenerator[Told[Any], None], name:
         await socket.close(code, reason)
 
 
-async def _send(
-    socket: WebSocket, told: AsyncGenerator[Told[Any], None], name: str
-) -> tuple[int, str]:
+async def _send(socket: WebSocket, told: Telling, name: str) -> tuple[int, str]:
     """Send until it ends; with which code and why."""
     last: Told[Any] | None = None
     try:
         async with aclosing(told):
-            async for last in told:
-                await socket.send_text(text_of(last, name))
+            async for each in told:
+                last = each[-1]
+                for frame in frames(each, name):
+                    await socket.send_text(frame)
     except KeyNoLongerGood as error:
         return UNAUTHORISED, str(error)
     except (Overloaded, Unavailable) as error:
