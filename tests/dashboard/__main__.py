@@ -4,9 +4,14 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from tests.dashboard import latency, photographs, standing
+from tests.dashboard import latency, photographs, speed, standing
 
-HOW = {"serve": standing.serve, "photograph": photographs.photograph, "latency": latency.measure}
+HOW = {
+    "serve": standing.serve,
+    "photograph": photographs.photograph,
+    "speed": speed.measure,
+    "latency": latency.measure,
+}
 
 
 def main() -> None:
@@ -16,6 +21,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=Path("docs/dashboard"))
     parser.add_argument("--only", default="", help="pages whose name contains this")
     parser.add_argument("--narrow", action="store_true", help="as on a telephone, too")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="tasks to be fast with")
     parser.add_argument("--messages", type=int, default=300, help="of devices, for latency")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()

@@ -13,13 +13,14 @@ from orchestrator.db.session import Database
 from orchestrator.settings import Settings
 from orchestrator.streams.connection import Streams
 from orchestrator.streams.names import Keys
+from tests.benchmarks.w6_growth import FILL
 from tests.dashboard.ground import Ground, served
 from tests.servers import start_servers
 
 
 @asynccontextmanager
-async def standing(*, port: int = 0) -> AsyncIterator[Ground]:
-    """A seeded dashboard on servers that go when the block ends."""
+async def standing(*, port: int = 0, rows: int = 0) -> AsyncIterator[Ground]:
+    """A seeded dashboard on servers that go when the block ends; `rows` tasks of the past."""
     with start_servers() as servers:
         name, keys = f"d{secrets.token_hex(4)}", Keys(f"d{secrets.token_hex(4)}")
         admin = await asyncpg.connect(servers.database_url)
@@ -34,10 +35,20 @@ async def standing(*, port: int = 0) -> AsyncIterator[Ground]:
         database, streams = Database(settings.async_database_url), Streams(servers.redis_url, keys)
         await schema.upgrade(database)
         await streams.ensure_all_groups()
+        if rows:
+            await _fill(servers.database(name), rows)
         async with served(settings, database, streams, port=port) as ground:
             yield ground
         await streams.close()
         await database.close()
+
+
+async def _fill(database_url: str, rows: int) -> None:
+    connection = await asyncpg.connect(database_url)
+    for statement in FILL:
+        await connection.execute(statement, rows, timeout=600)
+    await connection.execute("VACUUM ANALYZE", timeout=600)
+    await connection.close()
 
 
 async def serve(_: argparse.Namespace) -> None:
