@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("aurora.app")
 
-READING_POOL = 4  # connections of the dashboard; a page takes one at a time
+READING_POOL = 4  # connections of the dashboard; a page takes two at a time
 _HERE = ("localhost", "127.0.0.1", "::1")
 
 Builder = Callable[["Parts"], Awaitable[list[Service]]]
@@ -109,11 +109,10 @@ class Parts:
     @cached_property
     def reading(self) -> "Database":
         """For what people look at: given up after 2 s, and never short of connections for us."""
-        from orchestrator.db.session import Database  # noqa: PLC0415 - loads SQLAlchemy
+        from orchestrator.db.session import FOR_PEOPLE, Database  # noqa: PLC0415 - loads SQLAlchemy
 
-        return Database(
-            self.settings.async_database_url, pool_size=READING_POOL, statement_timeout_ms=2000
-        )
+        url = self.settings.async_database_url
+        return Database(url, pool_size=READING_POOL, settings=FOR_PEOPLE)
 
     @cached_property
     def store(self) -> "TaskStore":

@@ -1,7 +1,7 @@
 """The engine and its sessions, the driver beneath them, and Postgres' errors in our words."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -29,6 +29,10 @@ CONNECT_TIMEOUT = 5.0  # seconds
 # The driver then asks for the statement's cancellation, as long again, and drops the connection.
 ANSWER_TIMEOUT = 35.0
 
+# For what people look at: given up after 2 s, and not compiled first, which takes longer than the
+# whole of a query that ends at fifty rows.
+FOR_PEOPLE = {"statement_timeout": "2000", "jit": "off"}
+
 
 class Database:
     """One process' door to Postgres."""
@@ -39,9 +43,12 @@ class Database:
         *,
         pool_size: int = 10,
         answer_timeout: float | None = ANSWER_TIMEOUT,
-        statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
-        """Store; the first statement connects. `url`: postgresql+asyncpg://..."""
+        """Store; the first statement connects. `url`: postgresql+asyncpg://...
+
+        `settings`: of Postgres, for every connection, over the ones below.
+        """
         self.url = url
         self.engine: AsyncEngine = create_async_engine(
             url,
@@ -56,9 +63,10 @@ class Database:
                     "application_name": "aurora",
                     "timezone": "UTC",
                     "synchronous_commit": "on",  # P1 rests on it
-                    "statement_timeout": str(statement_timeout_ms),
+                    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
                     "lock_timeout": str(LOCK_TIMEOUT_MS),
                     "idle_in_transaction_session_timeout": "60000",
+                    **(settings or {}),
                 },
             },
         )

@@ -10,7 +10,7 @@ from orchestrator.api.server import HttpServer, listen
 from orchestrator.dashboard.rendering import NAVIGATION
 from orchestrator.dashboard.site import create_site
 from orchestrator.db import keys
-from orchestrator.db.session import Database
+from orchestrator.db.session import FOR_PEOPLE, Database
 from orchestrator.settings import Settings
 from orchestrator.streams.connection import Streams
 from tests.api import parts_of
@@ -36,7 +36,7 @@ async def served(
     await sow(database, morning(datetime.now(UTC)))
     _, key = await keys.create_key(database, "Ada Byron, shift lead", ["admin"])
     parts = parts_of(settings, database, streams, registry=REGISTRY)
-    reading = Database(settings.async_database_url, pool_size=4, statement_timeout_ms=2000)
+    reading = Database(settings.async_database_url, pool_size=4, settings=FOR_PEOPLE)
     listener = listen("127.0.0.1", port)
     site = create_site(parts, reading=reading)
     server = HttpServer(site, listener, stopping=parts.live.stop)

@@ -14,7 +14,7 @@ from orchestrator.api.parts import ApiParts
 from orchestrator.dashboard.forms import token_of
 from orchestrator.dashboard.site import Site, create_site
 from orchestrator.db import keys
-from orchestrator.db.session import Database
+from orchestrator.db.session import FOR_PEOPLE, Database
 from orchestrator.settings import Settings
 from orchestrator.streams.connection import Streams
 from tests.api import parts_of
@@ -86,7 +86,7 @@ async def serving(
 ) -> AsyncIterator[Dashboard]:
     """A site of this test's own."""
     parts = parts_of(settings, database, streams)
-    reading = Database(settings.async_database_url, pool_size=2, statement_timeout_ms=2000)
+    reading = Database(settings.async_database_url, pool_size=2, settings=FOR_PEOPLE)
     yield Dashboard(create_site(parts, reading=reading), parts, reading)
     await parts.live.close()
     await reading.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.checks import Evidence, judge
+from tests.faults.checks import Run, judge_run
 from tests.faults.orders import Death, read_deaths
 from tests.faults.points import POINTS, Order, Point
 
@@ -63,11 +63,10 @@ def test_a_run_whose_process_did_not_die_at_its_point_proves_nothing(
     death: Death | None, code: int, *, obeyed: bool
 ):
     """Neither a death elsewhere nor an end of another kind counts."""
-    found = judge(
-        Evidence(
-            asked={}, accepted={}, starts=[], kills=[], orders=[Order(0, "a", 1)],
-            deaths={0: death} if death else {}, ends={10: code}, worker_deaths=0, states={},
-            results={}, first_seen={}, audit={}, dead_letters=Counter(), strangers=frozenset(),
+    found = judge_run(
+        Run(
+            asked=(), kills=[], orders=[Order(0, "a", 1)], deaths={0: death} if death else {},
+            ends={10: code}, worker_deaths=0,
         )
     )  # fmt: skip
 

@@ -1,5 +1,7 @@
 """/alerts: what sensors and machines report, live; who sees to it, and the tasks it became."""
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -23,6 +25,7 @@ from orchestrator.db.acknowledging import AlertNotFound
 from orchestrator.db.keys import Scope
 from orchestrator.db.listing import After
 from orchestrator.db.models import AlertRow
+from orchestrator.db.session import Database
 from orchestrator.errors import TookTooLong
 
 router = pages()
@@ -112,16 +115,18 @@ async def list_alerts(
     """One page of the list."""
     now = datetime.now(UTC)
     filters, after = wanted.rows(now), paging.after(cursor, wanted.query)
-    narrowed = False
+    narrowed, counting = False, asyncio.create_task(_counts(reading, filters))
     try:
         page = await listing.alerts(reading, **filters, after=after, limit=PAGE)
     except TookTooLong:
-        narrowed, filters["since"] = True, Window.DAY.since(now)
+        narrowed, filters = True, filters | {"since": Window.DAY.since(now)}
         page = await listing.alerts(reading, **filters, after=after, limit=PAGE)
+    finally:
+        counts = await counting
     return show(
         "alerts.html",
         rows=page.rows,
-        counts=await _counts(reading, now, wanted),
+        counts=counts,
         most=glance.MOST_COUNTED,
         severities=list(reversed(Severity)),
         kinds=[("", "All kinds"), ("network", "Network"), ("cps", "Machines")],
@@ -198,9 +203,8 @@ async def show_alert(alert_id: UUID, reading: Reading, show: Shown) -> Response:
     )
 
 
-async def _counts(reading: Any, now: datetime, wanted: Wanted) -> Any:
-    """Severity -> alerts of the time; None where counting took too long, or is not asked for."""
-    filters = wanted.rows(now)
+async def _counts(reading: Database, filters: dict[str, Any]) -> Mapping[Severity, int] | None:
+    """Severity -> alerts of this kind and time; None where counting took too long."""
     try:
         return await glance.alerts_by_severity(
             reading,

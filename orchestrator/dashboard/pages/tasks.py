@@ -4,6 +4,8 @@ Rows never move under a reader: new tasks are counted in a line above the list, 
 tasks that have not ended are written anew, in place.
 """
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -89,19 +91,21 @@ async def list_tasks(
     """One page of the list, with how many there are in each state."""
     now = datetime.now(UTC)
     filters, after = wanted.rows(now), paging.after(cursor, wanted.query)
-    narrowed = False
+    narrowed, counting = False, asyncio.create_task(_counts(reading, filters))
     try:
         page = await listing.tasks(reading, **filters, after=after, limit=PAGE)
     except TookTooLong:
         # What is asked for is rare in a long time: the last day answers, and the page says so.
-        narrowed, filters["since"] = True, Window.DAY.since(now)
+        narrowed, filters = True, filters | {"since": Window.DAY.since(now)}
         page = await listing.tasks(reading, **filters, after=after, limit=PAGE)
+    finally:
+        counts = await counting
     return show(
         "tasks.html",
         rows=page.rows,
         lines=await glance.lines(reading, [row.id for row in page.rows]),
         no_line=glance.NO_LINE,
-        counts=await _counts(reading, filters),
+        counts=counts,
         most=glance.MOST_COUNTED,
         states=list(TaskState),
         agents=[("", "All agents"), *((each.name, each.name) for each in parts.registry)],
@@ -143,7 +147,7 @@ async def read_news(
     )
 
 
-async def _counts(reading: Database, filters: dict[str, Any]) -> Any:
+async def _counts(reading: Database, filters: dict[str, Any]) -> Mapping[TaskState, int] | None:
     """State -> tasks under the other filters; None where counting took too long."""
     without_state = {name: value for name, value in filters.items() if name != "state"}
     try:
