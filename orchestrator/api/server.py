@@ -119,10 +119,14 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises ConfigurationError, which names the port that is in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         what = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
         raise ConfigurationError(
             f"the API cannot listen on {host}:{port}: {what};"
             " set AURORA_PORT (--port) to another one, or to 0 for any free one"
         ) from error
+    # Inherited by what is accepted. asyncio sets it only where it has made the listener itself, and
+    # an answer in two pieces would wait 40 ms for the client's acknowledgement of the first.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

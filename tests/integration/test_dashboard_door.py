@@ -58,12 +58,14 @@ async def test_every_page_lets_its_scope_in_and_no_other(dashboard: Dashboard):
     for method, path, route in guarded:
         needed = scope_of(route)
         for scope, person in people.items():
+            let_in = scope in {needed, Scope.ADMIN}
+            if path.startswith("/live/") and let_in:
+                continue  # a bell has no end that could be waited for
             if method in SAFE:
                 answer = await person.get(dashboard.filled(path))
             else:
                 answer = await person.send(dashboard.filled(path), id=SOME_ID)
             # What comes after the door (404, 400 ...) is other tests' business.
-            let_in = scope in {needed, Scope.ADMIN}
             assert (answer.status_code != 403) == let_in, (method, path, scope)
             if not let_in:
                 assert f"--scope {needed}" in answer.text

@@ -25,6 +25,8 @@ GROUPS = "tests/integration/test_group_commit.py"
 LIVE = "tests/integration/test_live.py"
 PROMISES = "tests/acceptance/test_promises.py"
 BRIDGE = "tests/integration/test_bridge.py"
+DOOR = "tests/integration/test_dashboard_door.py"
+PAGES = "tests/integration/test_dashboard_pages.py"
 
 MUTANTS = {
     "an alert that comes again is counted again": Mutant(
@@ -47,6 +49,27 @@ MUTANTS = {
         "                refused.append(error)\n",
         "                refused.append(error)\n                break\n",
         f"{ALERT_RULES}::test_a_rule_that_fails_sets_the_alert_aside_for_itself_alone",
+    ),
+    "markup of an alert is markup of the page": Mutant(
+        "P10",
+        "orchestrator/dashboard/rendering.py",
+        "autoescape=True",
+        "autoescape=False",
+        f"{PAGES}::test_what_others_said_is_text",
+    ),
+    "a form of another site is taken": Mutant(
+        "P10",
+        "orchestrator/dashboard/sessions.py",
+        "                check_same_origin(headers)\n",
+        "",
+        f"{DOOR}::test_a_form_of_another_site_changes_nothing",
+    ),
+    "a page without a session": Mutant(
+        "P10",
+        "orchestrator/dashboard/sessions.py",
+        'if state["key"] is None and not path.startswith(OPEN):',
+        "if False:",
+        f"{DOOR}::test_nothing_is_shown_without_a_session",
     ),
     "no owner check": Mutant(
         "P2",
@@ -136,7 +159,7 @@ MUTANTS = {
     ),
     "whoever acknowledges last is told": Mutant(
         "P10",
-        "orchestrator/db/alerts.py",
+        "orchestrator/db/acknowledging.py",
         "            if (row.acknowledged_at is None) == (by is None):\n                continue\n",
         "",
         "tests/integration/test_alert_search.py"

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections import Counter
 from functools import reduce
 from importlib import import_module
 from pathlib import Path
