@@ -18,6 +18,7 @@ from orchestrator.dashboard.assets import Assets
 from orchestrator.dashboard.forms import own_form
 from orchestrator.dashboard.headers import SecurityHeaders
 from orchestrator.dashboard.pages import (
+    agents,
     alerts,
     dead_letters,
     files,
@@ -42,10 +43,11 @@ GUARDED = (
     tasks.router,  # with /tasks/news, before /tasks/{task_id}
     task.router,
     alerts.router,
+    news.router,
+    agents.router,
     schedules.router,  # with /schedules/new, before /schedules/{schedule_id}
     schedule.router,
     dead_letters.router,
-    news.router,
 )
 # They need no scope: who is not signed in yet has none, and anybody may leave.
 OPEN = (sign_in.router, files.router)

@@ -13,7 +13,7 @@ class NotJson(ValueError):
 def value_of(text: str) -> Any:
     """What the text says. Raises NotJson."""
     try:
-        found = from_json(text, allow_inf_nan=False)
+        found = from_json(text.encode("utf-8", "surrogatepass"), allow_inf_nan=False)
         # 1e400 is read as infinity, which JSON cannot say and Postgres cannot hold.
         json.dumps(found, allow_nan=False)
     except ValueError as error:
