@@ -20,6 +20,7 @@ from orchestrator.dashboard.headers import SecurityHeaders
 from orchestrator.dashboard.pages import (
     agents,
     alerts,
+    audit,
     dead_letters,
     files,
     news,
@@ -48,6 +49,7 @@ GUARDED = (
     schedules.router,  # with /schedules/new, before /schedules/{schedule_id}
     schedule.router,
     dead_letters.router,
+    audit.router,
 )
 # They need no scope: who is not signed in yet has none, and anybody may leave.
 OPEN = (sign_in.router, files.router)
