@@ -25,8 +25,23 @@ BELOW = (
     ("/tasks?state=failed", "tbody a[href^='/tasks/']"),
     ("/tasks?state=running", "tbody a[href^='/tasks/']"),
     ("/alerts", "tbody a[href^='/alerts/']"),
+    ("/agents", "tbody a[href='/agents/enrich']"),
+    ("/agents/triage", "a[href$='?as=json']"),
+    ("/schedules", "tbody a[href^='/schedules/']"),
+    ("/schedules", "a[href='/schedules/new']"),
+    ("/dead-letters", "tbody a[href^='/dead-letters/']"),
+    ("/dead-letters?view=open", "tbody a[href^='/dead-letters/']"),
+    ("/audit?action=task.*", "details.change summary"),
 )
-EMPTY = ("/tasks?state=dead", "/alerts?signature=nowhere", "/tasks/none", "/tasks?state=none")
+EMPTY = (
+    "/dead-letters?view=closed",
+    "/audit?contains=x&window=all",
+    "/agents/none",
+    "/tasks?state=dead",
+    "/alerts?signature=nowhere",
+    "/tasks/none",
+    "/tasks?state=none",
+)
 # What escaping leaves and `text.visible` names; see there.
 HIDDEN = "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200b-\\u200f\\u202a-\\u202e\\u2060-\\u2069\\ufeff]"
 
@@ -85,7 +100,7 @@ async def test_no_payload_does_anything(ground: Ground):
                 link = await more.get_attribute("href") if await more.count() else None
                 if link is None:
                     break
-        for path in ("/tasks", "/alerts"):
+        for path in ("/tasks", "/alerts", "/schedules", "/dead-letters"):
             await page.goto(ground.url + path)
             paths = await page.evaluate(
                 "prefix => [...document.querySelectorAll(`tbody a[href^='${prefix}/']`)]"

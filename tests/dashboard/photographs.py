@@ -15,6 +15,14 @@ PAGES = {
     "task": ("/tasks?state=failed", "tbody a[href^='/tasks/']"),
     "alerts": ("/alerts",),
     "alert": ("/alerts?severity=high", "tbody a[href^='/alerts/']"),
+    "agents": ("/agents",),
+    "agent": ("/agents/report",),
+    "schedules": ("/schedules",),
+    "schedule": ("/schedules", "tbody a[href^='/schedules/']"),
+    "dead-letters": ("/dead-letters",),
+    "dead-cause": ("/dead-letters", "tbody a[href^='/dead-letters/']"),
+    "dead-letter": ("/dead-letters?view=open", "tbody a[href^='/dead-letters/']"),
+    "audit": ("/audit",),
 }
 
 

@@ -29,6 +29,7 @@ from orchestrator.db.session import Database
 from orchestrator.formats.normalise import normalise
 from orchestrator.registry import AgentRegistry
 from orchestrator.task import NAMESPACE, TaskState, progress
+from tests.dashboard.timetable import schedules
 
 REGISTRY = AgentRegistry([Triage, Enrich, Report])
 WORKERS = ("worker:soc-1:412:9f3a", "worker:soc-2:88:c07d")
@@ -162,7 +163,8 @@ def morning(now: datetime) -> list[Base]:
     for index, (alert, at) in enumerate(_alerts(of)):
         _triaged(of, alert, at, index)
     _others(of)
-    return of.rows
+    ended = [row.id for row in of.rows if isinstance(row, TaskRow) and row.finished_at]
+    return [*of.rows, *schedules(now, ended)]
 
 
 async def sow(database: Database, rows: list[Base]) -> None:

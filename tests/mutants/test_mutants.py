@@ -27,6 +27,7 @@ PROMISES = "tests/acceptance/test_promises.py"
 BRIDGE = "tests/integration/test_bridge.py"
 DOOR = "tests/integration/test_dashboard_door.py"
 PAGES = "tests/integration/test_dashboard_pages.py"
+LETTERS = "tests/integration/test_dashboard_dead_letters.py"
 
 MUTANTS = {
     "an alert that comes again is counted again": Mutant(
@@ -70,6 +71,13 @@ MUTANTS = {
         'if state["key"] is None and not path.startswith(OPEN):',
         "if False:",
         f"{DOOR}::test_nothing_is_shown_without_a_session",
+    ),
+    "a group is closed with what nobody has seen": Mutant(
+        "P10",
+        "orchestrator/db/causes.py",
+        ".where(DeadLetterRow.closed_at.is_(None), DeadLetterRow.created_at <= until)",
+        ".where(DeadLetterRow.closed_at.is_(None))",
+        f"{LETTERS}::test_a_group_is_closed_at_once_and_what_came_later_is_not",
     ),
     "no owner check": Mutant(
         "P2",
