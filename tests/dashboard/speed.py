@@ -33,6 +33,11 @@ PAGES: Mapping[str, str] = {
     "what is new, every ring": "{news}",
     "one task": "/tasks/{task}",
     "overview": "/",
+    "agents": "/agents",
+    "schedules": "/schedules",
+    "dead letters": "/dead-letters",
+    "audit": "/audit",
+    "audit of schedules, all time": "/audit?action=schedule.*&window=all",
 }
 
 

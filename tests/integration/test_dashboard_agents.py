@@ -19,6 +19,17 @@ from orchestrator.task import Priority, new_id
 from tests.dashboard.serving import Dashboard, Person, serving
 
 HOSTILE = "'; rm -rf / #<script>alert(1)</script>\u202e"
+# What is typed, the field that it is about, what is said of it.
+WRONG: tuple[tuple[dict[str, str], str, str], ...] = (
+    ({}, "/text", "Field required"),
+    ({"/text": "x" * 101}, "/text", "at most 100 characters"),
+    ({"/text": "x", "/times": "many"}, "/times", "valid integer"),
+    ({"/text": "x", "priority": "urgent"}, "priority", "&#39;high&#39;"),
+    ({"/text": "x", "countdown": "soon"}, "countdown", "valid number"),
+    ({"mode": "json", "input": "{"}, "input", "Not JSON that we take"),
+    ({"mode": "json", "input": "[]"}, "input", "A JSON object is needed"),
+    ({"mode": "json", "input": "{}"}, "input", "/text: Field required"),
+)
 
 
 @pytest.fixture
@@ -106,31 +117,16 @@ async def test_a_task_is_started_from_the_form(dashboard: Dashboard):
     assert task_id not in re.findall(r'name="task_id" value="([^"]+)"', other.text)
 
 
-@pytest.mark.parametrize(
-    ("fields", "at", "right"),
-    [
-        ({}, "/text", "Field required"),
-        ({"/text": "x" * 101}, "/text", "at most 100 characters"),
-        ({"/text": "x", "/times": "many"}, "/times", "valid integer"),
-        ({"/text": "x", "priority": "urgent"}, "priority", "&#39;high&#39;"),
-        ({"/text": "x", "countdown": "soon"}, "countdown", "valid number"),
-        ({"mode": "json", "input": "{"}, "input", "Not JSON that we take"),
-        ({"mode": "json", "input": "[]"}, "input", "A JSON object is needed"),
-        ({"mode": "json", "input": "{}"}, "input", "/text: Field required"),
-    ],
-)
-async def test_what_is_wrong_stands_beside_its_field(
-    dashboard: Dashboard, fields: dict[str, str], at: str, right: str
-):
+async def test_what_is_wrong_stands_beside_its_field(dashboard: Dashboard):
     """And nothing is started."""
     ada = await dashboard.person()
+    for fields, at, right in WRONG:
+        answer = await _start(ada, **fields)
 
-    answer = await _start(ada, **fields)
-
-    assert answer.status_code == 422
-    (said,) = re.findall(rf'<span id="{at}-wrong"[^>]*>([^<]*)</span>', answer.text)
-    assert right in said
-    assert f'aria-describedby="{at}-wrong"' in answer.text
+        assert answer.status_code == 422
+        (said,) = re.findall(rf'<span id="{at}-wrong"[^>]*>([^<]*)</span>', answer.text)
+        assert right in said
+        assert f'aria-describedby="{at}-wrong"' in answer.text
     assert (await listing.tasks(dashboard.parts.database)).rows == []
 
 

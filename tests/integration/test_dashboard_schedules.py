@@ -24,6 +24,19 @@ FORM = {
     "input": '{"text": "good morning"}', "catchup": "latest", "catchup_window_seconds": "600",
     "overlap": "skip",
 }  # fmt: skip
+# Field, what is typed there, what is said of it.
+WRONG = (
+    ("agent", "", "Choose the agent"),
+    ("agent", "ecko", "did you mean &#39;echo&#39;"),
+    ("expression", "61 6 * * *", "the fields are minute hour"),
+    ("expression", "", "the fields are minute hour"),
+    ("timezone", "Asia/Ryadh", "did you mean &#39;Asia/Riyadh&#39;"),
+    ("input", "[1]", "A JSON object is needed"),
+    ("input", '{"text": NaN}', "Not JSON that we take"),
+    ("input", '{"text": 5}', "/text: Input should be a valid string"),
+    ("catchup_window_seconds", "soon", "valid integer"),
+    ("overlap", "maybe", "&#39;skip&#39;"),
+)
 
 
 @pytest.fixture
@@ -170,34 +183,17 @@ async def test_a_schedule_is_made_from_the_form(dashboard: Dashboard):
     assert 'id="name-wrong"' in again.text
 
 
-@pytest.mark.parametrize(
-    ("field", "typed", "right"),
-    [
-        ("agent", "", "Choose the agent"),
-        ("agent", "ecko", "did you mean &#39;echo&#39;"),
-        ("expression", "61 6 * * *", "the fields are minute hour"),
-        ("expression", "", "the fields are minute hour"),
-        ("timezone", "Asia/Ryadh", "did you mean &#39;Asia/Riyadh&#39;"),
-        ("input", "[1]", "A JSON object is needed"),
-        ("input", '{"text": NaN}', "Not JSON that we take"),
-        ("input", '{"text": 5}', "/text: Input should be a valid string"),
-        ("catchup_window_seconds", "soon", "valid integer"),
-        ("overlap", "maybe", "&#39;skip&#39;"),
-    ],
-)
-async def test_what_is_wrong_stands_beside_its_field(
-    dashboard: Dashboard, field: str, typed: str, right: str
-):
+async def test_what_is_wrong_stands_beside_its_field(dashboard: Dashboard):
     """And what was typed is still there."""
     ada = await dashboard.person()
+    for field, typed, right in WRONG:
+        answer = await ada.send("/schedules/new", **(FORM | {field: typed}))
 
-    answer = await ada.send("/schedules/new", **(FORM | {field: typed}))
-
-    assert answer.status_code == 422
-    said = re.findall(rf'<span id="{field}-wrong"[^>]*>([^<]*)</span>', answer.text)
-    assert right in said[0]
-    assert answer.text.count('-wrong"') == 2  # the words, and the field that names them
-    assert "good morning" in answer.text or field == "input"
+        assert answer.status_code == 422
+        said = re.findall(rf'<span id="{field}-wrong"[^>]*>([^<]*)</span>', answer.text)
+        assert right in said[0]
+        assert answer.text.count('-wrong"') == 2  # the words, and the field that names them
+        assert "good morning" in answer.text or field == "input"
     assert await _standing(dashboard, "mornings") is None
 
 
