@@ -13,6 +13,12 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+CAUSE = (
+    "md5(reason || ' ' || regexp_replace(left(detail, 300),"
+    r" '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\m[0-9a-fA-F]{12,}\M"
+    "|[0-9]+([.:-][0-9]+)*', '#', 'g'))"
+)
+
 
 def _at(name: str, *, nullable: bool = True, **options: object) -> sa.Column:
     return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable, **options)
@@ -102,6 +108,16 @@ def upgrade() -> None:
         ["actor", "at", "id"],
         postgresql_where=sa.text("actor LIKE 'key:%'"),
     )
+    op.add_column(
+        "dead_letters",
+        sa.Column("cause", sa.Text(), sa.Computed(CAUSE, persisted=True), nullable=False),
+    )
+    op.create_index(
+        "ix_dead_letters_cause",
+        "dead_letters",
+        ["cause", "created_at", "id"],
+        postgresql_where=sa.text("closed_at IS NULL"),
+    )
     op.create_index(
         "ix_dead_letters_open",
         "dead_letters",
@@ -112,6 +128,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_dead_letters_open", table_name="dead_letters")
+    op.drop_column("dead_letters", "cause")  # and its index
     op.drop_index("ix_audit_events_person", table_name="audit_events")
     op.drop_index("ix_audit_events_act", table_name="audit_events")
     op.drop_table("sessions")

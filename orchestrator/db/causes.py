@@ -1,28 +1,22 @@
 """Dead letters by what they died of: a thousand messages with one mistake are one line.
 
 A cause is a reason and what was said of it, without what differs from message to message: ids and
-numbers. Its name is a digest of the two, good in an address.
+numbers. Its name is a digest of the two (`models.CAUSE`), good in an address.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Text, func, select
+from sqlalchemy import ColumnElement, Row, func, select
 
 from orchestrator.db.models import DeadLetterRow
 from orchestrator.db.session import Database
 
 SHOWN = 100  # causes of one page; with more, the newest letters have the word
-LOOKED_AT = 20_000  # open letters, the newest; the digests of more take longer than a page may
-SAID = 300  # characters of a detail that tell causes apart
+LOOKED_AT = 20_000  # open letters, the newest: a page's wait, and more than anybody counts
+SAID = 300  # characters of a detail that are shown
 AGENTS = 5  # named beside a cause
-
-# UUIDs, long hexadecimal words, and numbers with what is written inside them (times, addresses).
-_DIFFERS = (
-    r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\m[0-9a-fA-F]{12,}\M"
-    r"|[0-9]+(?:[.:-][0-9]+)*"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +40,6 @@ class Causes:
     is_partial: bool
 
 
-def cause_of() -> ColumnElement[str]:
-    """The name of a letter's cause, as a column of its row."""
-    said = func.left(DeadLetterRow.detail, SAID)
-    alike = func.regexp_replace(said, _DIFFERS, "#", "g")
-    return func.md5(func.concat_ws(" ", DeadLetterRow.reason, alike), type_=Text())
-
-
 async def causes(
     database: Database,
     *,
@@ -67,9 +54,9 @@ async def causes(
     if agent is not None:
         wanted.append(DeadLetterRow.agent == agent)
     if cause is not None:
-        wanted.append(cause_of() == cause)
+        wanted.append(DeadLetterRow.cause == cause)
     newest = select(
-        cause_of().label("cause"), DeadLetterRow.reason, DeadLetterRow.agent,
+        DeadLetterRow.cause, DeadLetterRow.reason, DeadLetterRow.agent,
         func.left(DeadLetterRow.detail, SAID).label("detail"), DeadLetterRow.created_at,
     ).where(*wanted)  # fmt: skip
     newest = newest.order_by(DeadLetterRow.created_at.desc(), DeadLetterRow.id.desc())
@@ -103,7 +90,7 @@ async def letters_of(database: Database, cause: str, *, until: datetime, limit: 
     asked = (
         select(DeadLetterRow.id)
         .where(DeadLetterRow.closed_at.is_(None), DeadLetterRow.created_at <= until)
-        .where(cause_of() == cause)
+        .where(DeadLetterRow.cause == cause)
         .order_by(DeadLetterRow.created_at, DeadLetterRow.id)
         .limit(limit)
     )

@@ -27,7 +27,6 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
 
 from orchestrator.db.alert_search import WALKED, end_of, ways, window_of
-from orchestrator.db.causes import cause_of
 from orchestrator.db.models import (
     A_PERSON,
     AN_ACT,
@@ -181,12 +180,11 @@ async def dead_letters(
         (DeadLetterRow.reason, reason),
         (DeadLetterRow.agent, agent),
         (DeadLetterRow.stream, stream),
+        (DeadLetterRow.cause, cause),
     )
     if is_open is not None:
         closed = DeadLetterRow.closed_at
         wanted.append(closed.is_(None) if is_open else closed.is_not(None))
-    if cause is not None:
-        wanted.append(cause_of() == cause)
     asked = select(DeadLetterRow).where(*wanted).options(defer(DeadLetterRow.fields))
     return await _page(
         database,
