@@ -1,6 +1,7 @@
 """Runs a seed: submits, breaks, heals, and judges."""
 
 import asyncio
+import gc
 import logging
 import random
 from collections.abc import Iterator, Sequence
@@ -60,9 +61,17 @@ def simulate(seed: int, *, faults: Sequence[str] | None = None) -> Verdict:
 
 def simulate_many(seeds: range, faults: Sequence[str] | None = None) -> Iterator[Verdict]:
     """Each seed, in its order, on all cores."""
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(initializer=gc.disable) as pool:
         share = max(1, len(seeds) // 100)  # of a process at a time
-        yield from pool.map(partial(simulate, faults=faults), seeds, chunksize=share)
+        yield from pool.map(partial(_simulate_and_tidy, faults=faults), seeds, chunksize=share)
+
+
+def _simulate_and_tidy(seed: int, *, faults: Sequence[str] | None) -> Verdict:
+    """Looking for garbage while a seed runs would take a sixth of its time."""
+    verdict = simulate(seed, faults=faults)
+    gc.collect()
+    gc.freeze()  # what is left is the program's
+    return verdict
 
 
 def _chosen(rng: random.Random) -> tuple[str, ...]:

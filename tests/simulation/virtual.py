@@ -6,6 +6,7 @@ wall clock, can stand still as by SIGSTOP, and dies as by SIGKILL: nothing of it
 
 import asyncio
 import heapq
+import itertools
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
@@ -97,39 +98,40 @@ class _TimerHandle(asyncio.TimerHandle):
             super()._run()
 
 
-class _Jumping:
-    """Waits for nothing: whatever the loop would wait for, the clock jumps to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None:
-            raise Deadlock("nothing is left that could happen")
-        self.now += max(0.0, timeout)
-        return []
-
-
 class VirtualLoop(asyncio.BaseEventLoop):
     """Single-threaded and deterministic; `connect` is who answers a connection."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._jumping = self._selector = _Jumping()
-        self._clock_resolution = 1e-9
+        self._now = 0.0
+        self._timers: list[tuple[float, int, _TimerHandle]] = []
+        self._numbers = itertools.count()  # what is due at one time happens in the order of asking
         # Held, so that what a dead process leaves behind is not collected in the middle.
         self.tasks: list[asyncio.Task[Any]] = []
         self.set_task_factory(self._task)
         self.connect: Callable[[asyncio.BaseProtocol], Any] | None = None
 
-    def _process_events(self, event_list: list[Any]) -> None:
-        """There are none."""
+    def _run_once(self) -> None:
+        """Whatever the loop would wait for, the clock jumps to; a seed has 8,000 such turns."""
+        ready, timers = self._ready, self._timers  # type: ignore[attr-defined]
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)
+        if not ready:
+            if not timers:
+                raise Deadlock("nothing is left that could happen")
+            self._now = max(self._now, timers[0][0])
+        while timers and timers[0][0] <= self._now:
+            ready.append(heapq.heappop(timers)[2])
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()
 
     def _write_to_self(self) -> None:
         """There is no other thread."""
 
     def time(self) -> float:
-        return self._jumping.now
+        return self._now
 
     def _task(
         self, loop: asyncio.AbstractEventLoop, work: Any, context: Context | None = None
@@ -151,7 +153,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def wall(self) -> float:
         """The wall clock of the process that asks."""
         process = CURRENT.get()
-        return START + self._jumping.now + (process.skew if process else 0.0)
+        return START + self._now + (process.skew if process else 0.0)
 
     def take_back(self, handles: "list[_Handle | _TimerHandle]") -> None:
         """What was held back, in the order in which it came due."""
@@ -166,8 +168,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, when: float, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         handle = _TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._scheduled, handle)  # type: ignore[attr-defined]
-        handle._scheduled = True  # type: ignore[attr-defined]
+        heapq.heappush(self._timers, (when, next(self._numbers), handle))
         return handle
 
     def call_soon_threadsafe(

@@ -4,8 +4,10 @@ import asyncio
 import time
 from collections.abc import Mapping
 
+from orchestrator.streams.names import ORCHESTRATOR
 from tests.faults.checks import MADE_UP, began_again
 from tests.faults.clocks import Clocked
+from tests.faults.ground import Slot
 from tests.faults.ledger import read_starts
 from tests.faults.scenario import Scenario, Scene
 
@@ -20,6 +22,8 @@ HELD = (0.5, 4.0)  # seconds until it jumps back: that, too, is a jump
 # 6 s when it was set back by an hour; we give up after 6.
 LATEST = 15.0
 KILL_SHARE = 0.4  # of the jumps meet a worker that dies just before the jump back
+FED = 20  # tasks for that worker and the others; three of them run for a second
+TAKEN = 0.2  # seconds until they run, and the shorter ones have ended
 
 
 class ClockJumps(Scenario):
@@ -45,8 +49,10 @@ class ClockJumps(Scenario):
         await asyncio.sleep(rng.uniform(*HELD))
         await self._look(scene, whose, seconds)
         if rng.random() < KILL_SHARE:
-            # What it had in hand was delivered at a time that may now be far in the future.
-            scene.ground.kill(rng.choice(scene.ground.workers))
+            # What it has in hand was delivered at a time that may then be far in the future.
+            await scene.load.more(FED)
+            await asyncio.sleep(TAKEN)
+            scene.ground.kill(await _busiest(scene))
         clocks[whose].jump(0.0)
 
     async def _look(self, scene: Scene, whose: str, seconds: float) -> None:
@@ -69,6 +75,13 @@ class ClockJumps(Scenario):
         # What worker-0 noted while its own clock was off says nothing.
         late = [f"{late:.1f} s" for late, _ in again if LATEST < late < MADE_UP]
         return {"waited for the clock": late}
+
+
+async def _busiest(scene: Scene) -> Slot:
+    streams = scene.ground.parts.streams
+    found = await streams.commands.xinfo_consumers(streams.keys.tasks, ORCHESTRATOR)
+    in_hand = {each["name"].decode().split("-")[-2]: each["pending"] for each in found}
+    return max(scene.ground.workers, key=lambda slot: in_hand.get(str(slot.process.pid), 0))
 
 
 def _servers(scene: Scene) -> Clocked:
