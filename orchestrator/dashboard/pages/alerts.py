@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
@@ -31,6 +31,7 @@ from orchestrator.errors import TookTooLong
 router = pages()
 
 PAGE = 50  # rows
+LATE = timedelta(minutes=1)  # an alert that is stored so long after its arrival shows by itself
 NEWEST = "X-Newest"  # on an answer with new rows: where to go on
 
 Ids = Annotated[list[UUID], Form(alias="id", max_length=PAGE)]
@@ -148,15 +149,18 @@ async def read_news(
     show: Shown,
     newest: Annotated[str, Query(max_length=1000)],
 ) -> Response:
-    """For a list that is open: the rows of what has come since, at most a page of them."""
+    """For a list that is open: the rows of what has come since, at most a page of them.
+
+    With those of a while before, which the page may have already: an alert that came earlier may be
+    stored later, behind a critical one or by another handler.
+    """
     now, place = datetime.now(UTC), paging.after(newest, wanted.query)
     filters = wanted.rows(now)
     if place is not None:
-        filters["since"] = place[0]
+        filters["since"] = max(place[0] - LATE, wanted.since or place[0] - LATE)
     page = await listing.alerts(reading, **filters, limit=PAGE)
-    rows = [row for row in page.rows if place is None or (row.received_at, row.id) > place]
-    answer = show("alerts_news.html", rows=rows, wanted=wanted, query=wanted.query)
-    last = _newest(rows, now) if rows else place
+    answer = show("alerts_news.html", rows=page.rows, wanted=wanted, query=wanted.query)
+    last = max([_newest(page.rows, now), place]) if page.rows and place else place
     answer.headers[NEWEST] = paging.cursor_of(last or (now, ""), wanted.query)
     return answer
 

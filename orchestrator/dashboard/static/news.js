@@ -9,6 +9,8 @@
   const AFTER = [0, 120, 400, 1200]; // milliseconds after the bell: the record follows the stream
   let held = [];
   let newest = list && list.dataset.newest;
+  // An alert may be stored after one that came later, so an answer goes back a while.
+  const known = new Set(list ? [...list.rows].map((row) => row.id) : []);
   let asking = false;
   let soon = []; // timers of looks that are to come
 
@@ -26,7 +28,9 @@
       newest = answer.headers.get("X-Newest") || newest;
       const part = document.createElement("template");
       part.innerHTML = await answer.text();
-      hold([...part.content.querySelectorAll("tr")]);
+      const rows = [...part.content.querySelectorAll("tr")].filter((row) => !known.has(row.id));
+      rows.forEach((row) => known.add(row.id));
+      hold(rows);
       stale.hidden = true;
     } catch {
       if (stale.hidden) stale.querySelector("time").textContent = new Date().toLocaleTimeString("en-GB");
@@ -45,7 +49,6 @@
 
   function release() {
     for (const row of held.reverse()) {
-      document.getElementById(row.id)?.remove(); // told of twice
       row.classList.add("arrived");
       list.prepend(row);
       htmx.process(row);
