@@ -179,7 +179,8 @@ class Announcement:
         lines = [
             marks,
             "",
-            f"API       {_coloured(session.url, 36)}   (/openapi.json describes it)",
+            f"Dashboard {_coloured(session.url, 36)}   (sign in with the key below)",
+            f"API       {session.url}/api/v1   (/openapi.json describes it)",
             f"API key   {session.key}",
             f"Settings  {env}   for other programs: set -a; . {env}; set +a",
             "",

@@ -9,7 +9,7 @@ from html import unescape
 import pytest
 from sqlalchemy import text
 
-from orchestrator.db import listing
+from orchestrator.db import glance, listing
 from orchestrator.db.session import Database
 from orchestrator.errors import TookTooLong
 from orchestrator.settings import Settings
@@ -290,3 +290,14 @@ async def test_what_others_said_is_text(dashboard: Dashboard):
 
 def _with(dashboard: Dashboard, streams: Streams):
     return replace(dashboard.parts, streams=streams)
+
+
+async def test_counts_end_at_their_bound(seeded: Dashboard):
+    """Each state as the rows have it, however small the bound; of the great majority, too."""
+    async with seeded.parts.database.transaction() as connection:
+        rows = await connection.execute(text("SELECT state, count(*) FROM tasks GROUP BY 1"))
+        real = {state: int(count) for state, count in rows}
+    for most in (1, 5, 16, 40, 200, 1000):
+        counted = await glance.tasks_by_state(seeded.reading, most=most)
+        expected = {state: min(real.get(state.value, 0), most + 1) for state in TaskState}
+        assert counted == expected, most
