@@ -191,6 +191,8 @@ window.addEventListener("pageshow", () => {
   for (const field of document.querySelectorAll("form[method=get] :disabled")) field.disabled = false;
 });
 
+// On a telephone the navigation is longer than the screen.
+document.querySelector("nav a[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 showLive();
 showTheme();
 ageAll();
