@@ -18,6 +18,7 @@ from orchestrator.dashboard.window import OPTIONS, Window
 from orchestrator.db.auditing import read_audit
 from orchestrator.db.keys import Scope
 from orchestrator.db.models import AuditRow
+from orchestrator.errors import TookTooLong
 
 router = pages()
 
@@ -111,20 +112,30 @@ async def list_audit(
         "is_first": cursor is None,
     }  # fmt: skip
     if wanted.is_too_wide:
-        return show("audit.html", status=422, rows=[], next_cursor=None, wrong=TOO_WIDE, **common)
+        return show(
+            "audit.html",
+            status=422,
+            rows=[],
+            next_cursor=None,
+            narrowed=False,
+            wrong=TOO_WIDE,
+            **common,
+        )
     now = datetime.now(UTC)
-    page = await read_audit(
-        reading,
-        reader=actor_reading,
-        **wanted.rows(now),
-        after=paging.after(cursor, wanted.query),
-        limit=PAGE,
-    )
+    filters, after = wanted.rows(now), paging.after(cursor, wanted.query)
+    narrowed = False
+    try:
+        page = await read_audit(reading, reader=actor_reading, **filters, after=after, limit=PAGE)
+    except TookTooLong:
+        # A text in a long time, or a rare act of tasks: the last day answers, and the page says so.
+        narrowed, filters["since"] = True, Window.DAY.since(now)
+        page = await read_audit(reading, reader=actor_reading, **filters, after=after, limit=PAGE)
     return show(
         "audit.html",
         rows=[(row, changes(row), page_of(row)) for row in page.rows],
         next_cursor=page.next and paging.cursor_of(page.next, wanted.query),
         wrong=None,
+        narrowed=narrowed,
         **common,
     )
 
