@@ -10,6 +10,7 @@ import pytest
 from orchestrator.db import listing
 from orchestrator.db.recording import write_audit
 from orchestrator.db.session import Database
+from orchestrator.errors import TookTooLong
 from orchestrator.record import AuditEntry
 from orchestrator.settings import Settings
 from orchestrator.streams.connection import Streams
@@ -73,6 +74,24 @@ async def test_a_text_is_not_searched_for_in_all_time(dashboard: Dashboard):
     answer = await ada.get("/audit?contains=night&window=all")
     assert answer.status_code == 422
     assert "choose the last 30 days or less" in answer.text
+
+
+async def test_a_search_that_takes_too_long_is_narrowed(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+):
+    """To the last day, and says so."""
+    ada, real = await dashboard.person(), listing.audit
+
+    async def slow(database: Database, *, since: datetime | None = None, **wanted: Any) -> Any:
+        if since is None or since < datetime.now(UTC) - timedelta(days=2):
+            raise TookTooLong("Postgres", "the statement took too long and was given up")
+        return await real(database, since=since, **wanted)
+
+    await _act(dashboard, "schedule.paused", detail={"reason": "night shift"})
+    monkeypatch.setattr(listing, "audit", slow)
+
+    assert await _shown(ada, "?contains=night&window=30d") == ["schedule.paused"]
+    assert "of the last 24 hours" in (await ada.get("/audit?contains=night&window=30d")).text
 
 
 async def test_what_was_before_stands_beside_what_is_now(dashboard: Dashboard):
