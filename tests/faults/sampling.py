@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import psutil
 from sqlalchemy import text
@@ -19,9 +20,12 @@ from sqlalchemy import text
 from orchestrator.errors import OrchestratorError
 from orchestrator.streams import statistics
 from orchestrator.streams.connection import translated
-from tests.faults.ground import Ground, Slot
+from tests.faults.ground import LEASE, Ground, Slot
 
 EVERY = 2.0  # seconds
+# Seconds after its end in which a consumer is forgotten: ten leases, a sweep of the janitor (10 s)
+# and the hold of one that was killed (30 s).
+FORGOTTEN = 10 * LEASE + 40
 LEAST = 5  # samples in a quarter: with fewer nothing can be said
 Sample = dict[str, float]
 
@@ -53,6 +57,9 @@ LIMITS = {
     "keys": Limit(1.25, 100),
     # Of the living, and of those that died in the last ten leases.
     "consumers": Limit(1.25, 10),
+    # Of those that should have been forgotten: what a server that was restarted just now, and has
+    # lost for how long they were silent, still has.
+    "dead": Limit(0.0, 5),
 }
 
 
@@ -142,7 +149,8 @@ class Sampler:
         streams = self._ground.parts.streams
         keys = streams.keys
         found: Sample = {}
-        consumers = 0
+        consumers: list[Any] = []
+        killed = {pid for pid, at in self._ground.kills if time.time() - at > FORGOTTEN}
         for each in await statistics.read(streams):
             # Those are kept for ten minutes: in a shorter run they must grow, so their age counts.
             if each.key != keys.results:
@@ -153,14 +161,15 @@ class Sampler:
             results = int(await streams.commands.memory_usage(keys.results, samples=100) or 0)
             for stream, group in ((keys.tasks, "orchestrator"), (keys.tasks, "recorder"),
                                   (keys.results, "recorder"), (keys.audit, "auditor")):  # fmt: skip
-                consumers += len(await streams.commands.xinfo_consumers(stream, group))
+                consumers += await streams.commands.xinfo_consumers(stream, group)
             first = await streams.commands.xrange(keys.results, count=1)
             found[f"{keys.results} age"] = _age(first[0][0]) if first else 0.0
             found["redis keys"] = int(await streams.commands.dbsize())
         return found | {
             "redis memory": int(info["used_memory"]) - results,
             "redis connections": int(info["connected_clients"]),
-            "redis consumers": consumers,
+            "redis consumers": len(consumers),
+            "redis dead": sum(_pid(each["name"]) in killed for each in consumers),
         }
 
     async def _of_postgres(self) -> Sample:
@@ -169,6 +178,11 @@ class Sampler:
                 text("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
             )
         return {"postgres connections": int(count or 0)}
+
+
+def _pid(consumer: bytes) -> int:
+    """As `unique_name` has put it there."""
+    return int(consumer.split(b"-")[-2])
 
 
 def _age(entry_id: bytes) -> float:
