@@ -5,14 +5,15 @@ joined where the past ends. What neither has is a gap that is told. Nothing is l
 nothing comes twice: each stream's past is read up to where the tail stood when it was joined.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from orchestrator.streams.live import Ended, LiveMessage, LiveTail, Reading, Subscription
+from orchestrator.streams.live import Ended, LiveTail, Subscription
 from orchestrator.streams.past import Chapter, chapter_of, page_of
 from orchestrator.streams.position import EntryId, Position
+from orchestrator.streams.told import LiveMessage, Reading
 
 T = TypeVar("T")
 
@@ -20,7 +21,7 @@ PAGE = 200  # entries of the past at a time: at worst 20 ms in which nobody else
 HEARTBEAT = 15.0  # seconds; proxies cut what is silent for 30 or 60
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
     """Between these positions something is missing; `position` is where to go on."""
 
@@ -29,7 +30,7 @@ class Gap:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Here:
     """Nothing is missing up to this position, and from here on it is live."""
 
@@ -80,12 +81,17 @@ class Feed(Generic[T]):
         """
         at = await self._settled(since) if since is not None and since.is_moment else since
         near = at is None
-        while at is not None and not near:
+        while at is not None and not near and not self._remembers(at):
             told, at, near = await self._past(at, until=None, wants=wants)
             if told:
                 yield told
         with closing(await self.tail.subscribe(wants)) as subscription:
             at, began = at or subscription.began, subscription.began
+            # Nothing else runs between the subscription's beginning and here.
+            if self._remembers(at):
+                if told := self._new(self.tail.lately.after(at, wants), at):
+                    yield told
+                at = at.or_later(began)
             while any(at[name] < began[name] for name in at):
                 told, at, _ = await self._past(at, until=began, wants=wants)
                 if told:
@@ -108,14 +114,8 @@ class Feed(Generic[T]):
     ) -> AsyncGenerator[list[Told[T]], None]:
         while subscription.ended is None:
             messages = await subscription.take(heartbeat)
-            told: list[Told[T]] = []
-            for message in messages:
-                # What the past has covered: it may have read further than the tail had.
-                if message.entry_id > at[message.source]:
-                    at = at.or_later(message.position)
-                    same = at is message.position
-                    told.append(message if same else replace(message, position=at))
-            if told:
+            if told := self._new(messages, at):
+                at = told[-1].position
                 yield told
             elif not messages and subscription.ended is None:
                 at = at.or_later(subscription.position)
@@ -123,6 +123,22 @@ class Feed(Generic[T]):
         if subscription.ended is not Ended.STOPPING:
             at = at.or_later(subscription.position)
             yield [Gap(after=at, position=at, reason=_WHY[subscription.ended])]
+
+    def _remembers(self, at: Position) -> bool:
+        tail = self.tail
+        # Not where a client stands beyond all that there is: its stream was reset.
+        is_within = tail.is_reading and all(at[name] <= tail.position[name] for name in at)
+        return is_within and tail.lately.reaches(at)
+
+    def _new(self, messages: Sequence[LiveMessage[T]], at: Position) -> list[Told[T]]:
+        """Those that the past has not covered, which may have read further than the tail had."""
+        told: list[Told[T]] = []
+        for message in messages:
+            if message.entry_id > at[message.source]:
+                at = at.or_later(message.position)
+                same = at is message.position
+                told.append(message if same else replace(message, position=at, texts={}))
+        return told
 
     async def _past(
         self, at: Position, *, until: Position | None, wants: Callable[[T], bool]

@@ -1,7 +1,6 @@
 """What is followed live over HTTP: alerts, and changes of tasks' states. Made once a process."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 from pydantic_core import to_json
@@ -14,10 +13,11 @@ from orchestrator.errors import Rejected
 from orchestrator.event import TaskEvent
 from orchestrator.formats.normalise import normalise
 from orchestrator.streams.connection import Streams
-from orchestrator.streams.live import LiveMessage, LiveTail, Reading
+from orchestrator.streams.live import LiveTail
 from orchestrator.streams.message import Fields, decode, decode_event
 from orchestrator.streams.names import ALERTS, CPS_ALERTS, RESULTS
 from orchestrator.streams.position import EntryId
+from orchestrator.streams.told import LiveMessage, Reading
 from orchestrator.task import iso
 
 FRAME = 64 * 1024  # characters that go to a client at once
@@ -122,17 +122,17 @@ def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
     yield part
 
 
-# A message is the same text for every client that is live.
-@lru_cache(maxsize=1024)
 def text_of(told: Told[Any], name: str) -> str:
     """One message as JSON."""
     match told:
         case LiveMessage():
-            # By hand: a body is serialised once for a thousand clients.
-            return (
-                f'{{"id":"{told.position}","kind":"{told.source}","entry_id":"{told.entry_id}",'
-                f'"{name}":{told.reading.body}}}'
-            )
+            # The same text for every client that is live, and for those that come back.
+            if name not in told.texts:
+                told.texts[name] = (
+                    f'{{"id":"{told.position}","kind":"{told.source}",'
+                    f'"entry_id":"{told.entry_id}","{name}":{told.reading.body}}}'
+                )
+            return told.texts[name]
         case Gap():
             gap = {"from": str(told.after), "to": str(told.position), "reason": told.reason}
             return to_json({"id": str(told.position), "gap": gap}).decode()

@@ -10,7 +10,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
@@ -22,6 +21,7 @@ from orchestrator.streams.message import Fields
 from orchestrator.streams.names import Stream
 from orchestrator.streams.past import Chapter, chapter_of
 from orchestrator.streams.position import EntryId, Position
+from orchestrator.streams.told import Lately, LiveMessage, Reading, Readings, Recent
 
 logger = logging.getLogger("aurora.live")
 
@@ -35,28 +35,6 @@ CHUNK = 64  # entries between two turns of the clients: a quarter of what a queu
 # process was held up they all are behind, and none is slow. One that is costs the others 0.1 s.
 TURN, TURNS = 0.005, 10
 GATHER = 0.05  # seconds between two takes of a client
-READ_BYTES = 8 * 1024 * 1024  # of JSON that was read once and is kept, some 7,000 alerts
-RECENT = 10_000  # values whose first entry is remembered, about 2 MB
-
-
-@dataclass(frozen=True, slots=True)
-class Reading(Generic[T]):
-    """What an entry says, and under which name it is one thing, however often it was written."""
-
-    id: str
-    value: T
-    body: str  # as JSON, made once for all clients
-
-
-# Told apart as objects, so that what is made of one for a client is had for the next.
-@dataclass(frozen=True, slots=True, eq=False)
-class LiveMessage(Generic[T]):
-    """One entry, read; `position` is where to go on after it."""
-
-    source: str
-    entry_id: EntryId
-    position: Position
-    reading: Reading[T]
 
 
 class Ended(StrEnum):
@@ -95,12 +73,18 @@ class LiveTail(Generic[T]):
         self.recent = Recent()
         self._readings: Readings[T] = Readings()
         self.position = Position({})
+        self.lately: Lately[T] = Lately(self.position)
         self._names = {streams.keys.of(stream): name for name, stream in sources.items()}
         self._subscriptions: set[Subscription[T]] = set()
         self._reading: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
         self._reader: Channel | None = None
         self._stopping = False
+
+    @property
+    def is_reading(self) -> bool:
+        """True while `position` and `lately` follow the streams."""
+        return self._reading is not None
 
     @property
     def clients(self) -> int:
@@ -121,6 +105,7 @@ class LiveTail(Generic[T]):
                 if self._reading is None and not self._stopping:
                     chapters = await self._chapters()
                     self.position = Position({name: each.last for name, each in chapters.items()})
+                    self.lately = Lately(self.position)
                     self._reading = asyncio.create_task(self._run(), name="aurora live tail")
         except BaseException:
             found.close()
@@ -187,6 +172,7 @@ class LiveTail(Generic[T]):
             if reading is None or not self.recent.is_first(reading.id, source, entry_id):
                 continue
             message = LiveMessage(source, entry_id, self.position, reading)
+            self.lately.keep(message)
             for subscription in list(self._subscriptions):
                 subscription.offer(message)
 
@@ -313,48 +299,3 @@ async def _set_within(event: asyncio.Event, seconds: float | None) -> bool:
             return await event.wait()
     except TimeoutError:
         return False
-
-
-class Readings(Generic[T]):
-    """The entries that were read last, as far as there is room."""
-
-    def __init__(self) -> None:
-        """Empty."""
-        self._bytes = 0
-        self._kept: OrderedDict[tuple[str, str], Reading[T]] = OrderedDict()
-
-    def get(self, source: str, entry_id: str) -> Reading[T] | None:
-        """What this entry says, if it is kept."""
-        return self._kept.get((source, entry_id))
-
-    def keep(self, source: str, entry_id: str, reading: Reading[T]) -> None:
-        """Keep it, and drop the oldest where it is too much."""
-        self._kept[source, entry_id] = reading
-        self._bytes += len(reading.body)
-        while self._bytes > READ_BYTES:
-            _, gone = self._kept.popitem(last=False)
-            self._bytes -= len(gone.body)
-
-
-class Recent:
-    """Where the latest values stood first, so that one that was written twice is told once.
-
-    Bounded: a second copy is known for what it is within `most` values of the first.
-    """
-
-    def __init__(self, most: int = RECENT) -> None:
-        """Empty."""
-        self._most = most
-        self._first: OrderedDict[str, tuple[EntryId, str]] = OrderedDict()
-
-    def is_first(self, id: str, source: str, entry_id: EntryId) -> bool:  # noqa: A002 - the wire's word
-        """True for the first entry of this id, as often as it is asked about."""
-        at = (entry_id, source)
-        known = self._first.get(id)
-        if known is not None and known <= at:
-            return known == at
-        # One from before all that this process has read counts as well.
-        self._first[id] = at
-        if len(self._first) > self._most:
-            self._first.popitem(last=False)
-        return True
