@@ -3,7 +3,9 @@
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 
 import asyncpg
@@ -18,6 +20,7 @@ from tests.servers import Servers, start_servers
 
 TEMPLATE = f"template{secrets.token_hex(6)}"  # of this process alone: a server may be shared
 _started: list[str] = []
+Ran = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="session")
@@ -106,3 +109,28 @@ async def _drop_template(found: Servers) -> None:
     admin = await asyncpg.connect(found.database_url)
     await admin.execute(f"DROP DATABASE {TEMPLATE}")
     await admin.close()
+
+
+@pytest.fixture(scope="session")
+def mutants(
+    request: pytest.FixtureRequest, servers: Servers
+) -> Iterator[Mapping[str, Future[Ran]]]:
+    """By test: each module's `without(name)`, for the names that were chosen. Not for xdist.
+
+    On all cores, since each waits for servers most of its time; from the first integration test on,
+    which wait for the same. They share this run's Postgres, whose start would be half of a mutant.
+    """
+    shared = {"AURORA_TEST_POSTGRES_URL": servers.database_url}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {
+            item.nodeid: pool.submit(item.module.without, item.callspec.params["name"], shared)
+            for item in request.session.items
+            if "ran" in getattr(item, "fixturenames", ())
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def ran(mutants: Mapping[str, Future[Ran]], request: pytest.FixtureRequest) -> Ran:
+    """How this test's process ended."""
+    return mutants[request.node.nodeid].result()
