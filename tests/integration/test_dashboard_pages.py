@@ -210,6 +210,36 @@ async def test_alerts_and_who_sees_to_them(seeded: Dashboard):
     assert away.headers["location"] == "/"
 
 
+async def test_an_alert_names_the_stories_it_is_part_of(seeded: Dashboard):
+    """With their tasks, and a way to their other alerts."""
+    ada = await seeded.person()
+    alert_id, other = _ids((await ada.get("/alerts")).text, "alert")[:2]
+    task_id = _ids((await ada.get("/tasks?state=running")).text)[0]
+    story = "018f2a00-0000-7000-8000-00000000000b"
+    async with seeded.parts.database.transaction() as connection:
+        await connection.execute(text("UPDATE alerts SET task_ids = '{}'"))
+        await connection.execute(
+            text(
+                "INSERT INTO investigations (id, rule, key, agent, severity, alerts,"
+                " first_alert_at, last_alert_at, open_until, task_ids)"
+                " VALUES (:id, 'one_machine', '<b>10.0.0.9', 'triage', 'high', 1, now(), now(),"
+                " now(), ARRAY[:task])"
+            ),
+            {"id": story, "task": task_id},
+        )
+        await connection.execute(
+            text("INSERT INTO investigation_alerts VALUES (:alert, 'one_machine', :id)"),
+            {"alert": alert_id, "id": story},
+        )
+
+    page = (await ada.get(f"/alerts/{alert_id}")).text
+    assert "one_machine: &lt;b&gt;10.0.0.9" in page
+    assert _ids(page) == [task_id]
+    assert "no rule takes alerts like this one" in (await ada.get(f"/alerts/{other}")).text
+    (link,) = re.findall(r'href="(/alerts\?[^"]*investigation_id[^"]*)"', page)
+    assert _ids((await ada.get(unescape(link))).text, "alert") == [alert_id]
+
+
 async def test_alerts_that_come_later_are_told(seeded: Dashboard):
     """Only those that fit the filters; also one that is stored after others that came later."""
     ada = await seeded.person()

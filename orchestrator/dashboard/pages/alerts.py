@@ -31,6 +31,7 @@ from orchestrator.errors import TookTooLong
 router = pages()
 
 PAGE = 50  # rows
+STORIES = 10  # investigations that one alert's page names; each rule has one of it at most
 LATE = timedelta(minutes=1)  # an alert that is stored so long after its arrival shows by itself
 NEWEST = "X-Newest"  # on an answer with new rows: where to go on
 
@@ -193,14 +194,17 @@ async def unacknowledge_alerts(
 
 @router.get("/alerts/{alert_id}", dependencies=[needs(Scope.ALERTS_READ)])
 async def show_alert(alert_id: UUID, reading: Reading, show: Shown) -> Response:
-    """One alert with everything that its sensor said, and the tasks it became."""
+    """One alert with all that its sensor said, the stories it is part of, and their tasks."""
     found = await listing.alert(reading, str(alert_id))
     if found is None:
         raise AlertNotFound([str(alert_id)])
-    tasks = await glance.tasks_of(reading, found.task_ids[:PAGE])
+    stories = (await listing.investigations(reading, alert_id=found.id, limit=STORIES)).rows
+    task_ids = [*found.task_ids, *(each for story in stories for each in story.task_ids)]
+    tasks = await glance.tasks_of(reading, task_ids[:PAGE])
     return show(
         "alert.html",
         alert=found,
+        stories=stories,
         tasks=tasks,
         lines=await glance.lines(reading, [task.id for task in tasks]),
         no_line=glance.NO_LINE,
