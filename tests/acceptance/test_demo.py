@@ -71,9 +71,11 @@ async def test_the_demo_says_when_something_fails(tmp_path):
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "__init__.py").touch()
     (tmp_path / "agents" / "refuse.py").write_text(
+        "import asyncio\n"
         "from orchestrator import Agent, Alert, GiveUp, Rule\n"
         "class Refuse(Agent[Alert, Alert]):\n"
         "    async def run(self, task_input, ctx):\n"
+        "        await asyncio.sleep(0.05)\n"  # work: the demo kills a worker that has some
         "        raise GiveUp('no')\n"
         "class Every(Rule):\n"
         "    agent = Refuse\n"
