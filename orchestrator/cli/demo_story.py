@@ -139,7 +139,8 @@ class Story:
                     mark="✗", style="red",
                 )  # fmt: skip
                 self.telling.step(
-                    f"the other one may take them when their lease ends, after {LEASE.seconds} s",
+                    "the other one sees it end and takes them; from another machine it would wait"
+                    f" for their lease, {LEASE.seconds} s",
                     mark="·", style="dim",
                 )  # fmt: skip
                 return kill

@@ -168,8 +168,9 @@ def _print_cost(console: Console, told: Told) -> None:
     )
     _say(
         console,
-        f"their verdicts came {cost['median']:.1f} s after the kill, {told.lease.seconds} s of them"
-        f" the lease (a task usually waited and ran {told.usual['seconds']:.2f} s)",
+        f"their verdicts came {cost['median']:.1f} s after the kill; on another machine up to the"
+        f" lease later, {told.lease.seconds} s (a task usually waited and ran"
+        f" {told.usual['seconds']:.2f} s)",
     )
 
 

@@ -467,8 +467,8 @@ MUTANTS = {
     "secrets in the audit": Mutant(
         "P10",
         "orchestrator/db/recording.py",
-        "            detail=redacted(entry.detail),",
-        "            detail=entry.detail,",
+        "    clean = tuple(map(redacted, said))\n",
+        "    clean = said\n",
         "tests/integration/test_api_lists.py::test_a_secret_does_not_reach_the_audit",
     ),
     "a reading is acknowledged before it is published": Mutant(
