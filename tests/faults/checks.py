@@ -35,6 +35,7 @@ class Result:
     output: object
     worker: str | None
     finished_at: datetime | None
+    recorded_at: datetime
 
     @property
     def digest(self) -> int:
@@ -53,6 +54,7 @@ class Run:
     deaths: Mapping[int, Death]  # those who did, by the order's number
     ends: Mapping[int, int]  # exit codes by pid
     worker_deaths: int  # that nobody ordered
+    forgot: Sequence[float] = ()  # when Redis lost what it knew, in part or whole
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def judge(found: Evidence, run: Run) -> Findings:
             task_id for task_id, seen in found.first_seen.items()
             if (now := found.results.get(task_id)) is None or now.digest != seen
         ],
-        "fenced off and accepted": list(_stale(found)),
+        "fenced off and accepted": list(_stale(found, run.forgot)),
         "unexpected": list(_unexpected(found)),
         "audit incomplete": [
             task_id for task_id in found.accepted
@@ -168,15 +170,22 @@ def _ends(actions: Counter[str]) -> int:
     return sum(count for action, count in actions.items() if action in ENDS)
 
 
-def _stale(found: Evidence) -> Iterable[str]:
-    """Ends of an attempt that ran on after a later one had begun: its worker owned nothing more."""
+def _stale(found: Evidence, forgot: Sequence[float]) -> Iterable[str]:
+    """Ends of an attempt that ran on after a later one had begun: its worker owned nothing more.
+
+    Redis alone knew that; where it forgot it since, both are owners again, and the first to end
+    is the one result.
+    """
     begun: dict[tuple[TaskId, int], float] = {}
     for start in found.starts:
         key = (start.task_id, start.attempt)
         begun[key] = min(begun.get(key, start.at), start.at)
     for result in found.results.values():
         later = begun.get((result.task_id, result.attempt + 1))
-        if later and result.finished_at and 0 < result.finished_at.timestamp() - later < MADE_UP:
+        if not later or not result.finished_at:
+            continue
+        forgotten = any(later < at < result.recorded_at.timestamp() for at in forgot)
+        if 0 < result.finished_at.timestamp() - later < MADE_UP and not forgotten:
             yield result.task_id
 
 

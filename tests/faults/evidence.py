@@ -21,7 +21,8 @@ FIRST = "00000000-0000-0000-0000-000000000000"
 ENDED = """SELECT results.task_id::text AS id FROM results JOIN tasks ON tasks.id = results.task_id
 WHERE tasks.state IN ('succeeded', 'failed', 'cancelled', 'expired', 'dead')
 AND results.task_id = ANY(CAST(:ids AS uuid[]))"""
-RESULTS = "SELECT task_id::text AS id, state, attempt, output, worker, finished_at FROM results"
+RESULTS = """SELECT task_id::text AS id, state, attempt, output, worker, finished_at, recorded_at
+FROM results"""
 # A share is from an id to before another; the last one has no end. In text, as in the audit.
 OF_A_SHARE = "{0} >= CAST(:first AS {1}) AND (:last = '' OR {0} < CAST(nullif(:last, '') AS {1}))"
 RESULTS_OF = f"{RESULTS} WHERE {OF_A_SHARE.format('task_id', 'uuid')}"
@@ -49,6 +50,7 @@ async def judged(
         orders=found.orders,
         deaths=deaths,
         ends={pid: code for slot in found.slots for pid, code in slot.ends.items()},
+        forgot=found.forgot,
         worker_deaths=sum(slot.deaths for slot in found.workers) - len(at_points),
     )
     findings = judge_run(run)
@@ -98,7 +100,9 @@ async def shares(
 
 def result(row: Any) -> Result:
     """A row of RESULTS."""
-    return Result(row.id, row.state, row.attempt, row.output, row.worker, row.finished_at)
+    return Result(
+        row.id, row.state, row.attempt, row.output, row.worker, row.finished_at, row.recorded_at
+    )
 
 
 def _by_share(begins: Sequence[TaskId], items: Any) -> list[list[Any]]:

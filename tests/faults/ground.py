@@ -104,6 +104,7 @@ class Ground:
     environment: Mapping[str, str] = field(default_factory=dict)
     apart: bool = False  # each process as on a machine of its own
     kills: list[tuple[int, float]] = field(default_factory=list)  # pid and time.time()
+    forgot: list[float] = field(default_factory=list)  # time.time() of what Redis lost
 
     @property
     def valkey(self) -> EmbeddedValkey:

@@ -1,6 +1,7 @@
 """The primary dies, and its replica had not heard everything."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 
 from orchestrator.embedded.valkey import EmbeddedValkey
@@ -34,6 +35,7 @@ class Failover(Scenario):
         else:
             await asyncio.to_thread(servers.valkey.kill)
         await asyncio.sleep(rng.uniform(0, 0.5))  # until somebody decides
+        scene.ground.forgot.append(time.time())
         await servers.promote()
         servers.gone["lost suffix, entries"] += written - await _entries(scene, servers.valkey)
         if zombie:

@@ -1,5 +1,7 @@
 """Redis forgets everything."""
 
+import time
+
 from tests.faults.scenario import Scenario, Scene
 
 
@@ -11,4 +13,5 @@ class FlushAll(Scenario):
     pause = (0.5, 2.0)
 
     async def inject(self, scene: Scene) -> None:
+        scene.ground.forgot.append(time.time())
         await scene.ground.parts.streams.commands.flushall()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 
 from tests.faults.scenario import Scenario, Scene
 
@@ -18,6 +19,7 @@ class PowerLoss(Scenario):
 
     async def inject(self, scene: Scene) -> None:
         ground = scene.ground
+        ground.forgot.append(time.time())
         await asyncio.to_thread(ground.valkey.kill)
         files = (ground.home / "valkey").rglob("*.incr.aof")
         newest = max(files, key=lambda path: path.stat().st_mtime)
