@@ -22,6 +22,7 @@ class EventKind(StrEnum):
 
     STARTED = "started"
     PROGRESS = "progress"
+    USAGE = "usage"  # a model has answered; changes no state
     RETRYING = "retrying"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -38,6 +39,7 @@ class EventKind(StrEnum):
 _STATE_AFTER = {
     EventKind.STARTED: TaskState.RUNNING,
     EventKind.PROGRESS: TaskState.RUNNING,
+    EventKind.USAGE: TaskState.RUNNING,
     EventKind.RETRYING: TaskState.RETRYING,
     EventKind.SUCCEEDED: TaskState.SUCCEEDED,
     EventKind.FAILED: TaskState.FAILED,

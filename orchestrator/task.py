@@ -24,6 +24,8 @@ from pydantic import (
 )
 from uuid_utils import uuid7
 
+from orchestrator.budget import Budget
+
 # The root of every id that we derive: uuid5 of the DNS namespace and "aurora-orchestrator".
 NAMESPACE = UUID("ae37848d-4000-58c2-a7b5-80b4fe022e7d")
 
@@ -144,6 +146,7 @@ class Task(BaseModel):
     parent_id: TaskId | None = None
     root_id: TaskId | None = None
     tenant: Name = "default"
+    budget: Budget | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("task_id", "parent_id", "root_id")
