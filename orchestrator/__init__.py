@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from orchestrator.agent import Agent
     from orchestrator.alert import Alert, Severity
     from orchestrator.app import connect
+    from orchestrator.budget import Budget
     from orchestrator.context import RunContext
     from orchestrator.cron import crontab
     from orchestrator.errors import OrchestratorError, TaskUnsuccessful
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Agent": "agent",
     "Alert": "alert",
+    "Budget": "budget",
     "Durability": "task",
     "GiveUp": "retry",
     "Handle": "handle",
@@ -68,6 +70,7 @@ _HOMES = {
 __all__ = [
     "Agent",
     "Alert",
+    "Budget",
     "Durability",
     "GiveUp",
     "Handle",

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from orchestrator.budget import Budget
 from orchestrator.client import current_submitter
 from orchestrator.context import RunContext, current_run
 from orchestrator.cron import Crontab
@@ -49,6 +50,7 @@ class Agent(Generic[InputT, OutputT]):
     retry: ClassVar[Retry] = Retry()
     timeout: ClassVar[timedelta] = timedelta(minutes=10)  # of one attempt; then it is retried
     concurrency: ClassVar[int | None] = None  # at a time in one worker; None: the worker's
+    budget: ClassVar[Budget | None] = None  # of one task on models, over all its attempts
     isolation: ClassVar[Isolation | str] = Isolation.TASK
     memory_limit: ClassVar[int | None] = 2 * 1024**3  # bytes of address space of the process
     # Of computing, not of waiting: who computes longer than half the default timeout is in a loop.
@@ -80,10 +82,14 @@ class Agent(Generic[InputT, OutputT]):
                 f"agent {cls.name!r}: isolation is {' or '.join(Isolation)}, not {cls.isolation!r}"
             )
         for base in getattr(cls, "__orig_bases__", ()):
-            if get_origin(base) is Agent and not any(
-                isinstance(arg, TypeVar) for arg in get_args(base)
+            origin, types = get_origin(base), get_args(base)
+            if (
+                isinstance(origin, type)
+                and issubclass(origin, Agent)
+                and len(types) == 2  # noqa: PLR2004 - input and output
+                and not any(isinstance(each, TypeVar) for each in types)
             ):
-                cls.input_type, cls.output_type = (TypeAdapter(arg) for arg in get_args(base))
+                cls.input_type, cls.output_type = (TypeAdapter(each) for each in types)
 
     @classmethod
     async def delay(cls, task_input: InputT) -> Handle[OutputT]:
@@ -104,11 +110,13 @@ class Agent(Generic[InputT, OutputT]):
         task_id: str | None = None,
         tenant: str = "default",
         metadata: dict[str, Any] | None = None,
+        budget: Budget | None = None,
         durability: Durability | str | None = None,
         session: Any = None,
     ) -> Handle[OutputT]:
         """Submit one task; Celery's words, times in seconds where a number is given.
 
+        `budget`: lower limits than the agent's own on what the task may spend on models.
         `session`: a SQLAlchemy AsyncSession; the task is published if and only if it commits.
         Raises InvalidInput, TaskIdConflict, PayloadTooLarge, NotConnected, Unavailable.
         """
@@ -124,6 +132,7 @@ class Agent(Generic[InputT, OutputT]):
             task_id=task_id,
             tenant=tenant,
             metadata=metadata,
+            budget=budget,
         )
         receipt = await submitter.submit(
             task, durability=Durability(durability) if durability else None, session=session
@@ -155,6 +164,7 @@ class Agent(Generic[InputT, OutputT]):
         run_at: datetime | None = None,
         expires_at: datetime | None = None,
         metadata: dict[str, Any] | None = None,
+        budget: Budget | None = None,
     ) -> Task:
         """The task that this input makes, not yet submitted. Raises InvalidInput."""
         if task_id is None and idempotency_key is not None:
@@ -173,6 +183,7 @@ class Agent(Generic[InputT, OutputT]):
             root_id=(parent.task.root_id or parent.task_id) if parent else None,
             tenant=tenant,
             metadata=metadata or {},
+            budget=budget,
         )
 
     @classmethod

@@ -20,10 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.client import set_submitter
 from orchestrator.errors import ConfigurationError, Overloaded, Unavailable
+from orchestrator.model_options import ModelOptions
 from orchestrator.registry import AgentRegistry, load_agents
 from orchestrator.runtime.dispatcher import Dispatcher, Limits
 from orchestrator.runtime.isolated import IsolatedRunner
+from orchestrator.runtime.lazy_asker import LazyAsker
 from orchestrator.runtime.lease import Lease
+from orchestrator.runtime.model_access import ModelDesk, OpenGate
 from orchestrator.runtime.room import Room
 from orchestrator.runtime.runner import Runner
 from orchestrator.runtime.service import Service, run_services
@@ -46,6 +49,7 @@ from orchestrator.streams.names import (
 from orchestrator.streams.neighbours import Neighbours, scope_of, unique_name
 from orchestrator.streams.publisher import Publisher
 from orchestrator.streams.tail import ResultTail
+from orchestrator.streams.tally import Tally
 
 if TYPE_CHECKING:
     from orchestrator.api.live import Live
@@ -150,6 +154,10 @@ class Parts:
     def room(self) -> Room:
         return Room(self.streams, max_backlog=self.settings.max_backlog)
 
+    @cached_property
+    def models(self) -> "Models":
+        return Models(self.settings)
+
     def consumer(self, group: str) -> Consumer:
         """A new member of a group, under this process' name."""
         return Consumer(
@@ -183,6 +191,22 @@ class Parts:
             await self.database.close()
         if "neighbours" in self.__dict__:
             self.neighbours.leave()
+
+
+class Models:
+    """What agents are told of models: the options, and the one of this machine."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Store."""
+        self.options = settings.models
+
+    async def told(self) -> ModelOptions:
+        """The options."""
+        return self.options
+
+    async def local(self) -> str:
+        """Start the model of this machine where it does not run; its address."""
+        raise ConfigurationError("there is no local model yet")
 
 
 @asynccontextmanager
@@ -224,9 +248,15 @@ async def worker(parts: Parts) -> list[Service]:
         registry,
         Runner(threads, max_output=settings.max_output),
         lease,
-        isolated=IsolatedRunner(parts.submitter, max_output=settings.max_output),
+        isolated=IsolatedRunner(parts.submitter, parts.models, max_output=settings.max_output),
         submitter=parts.submitter,
         read=parts.read,
+        desk=ModelDesk(
+            OpenGate(),
+            Tally(parts.streams, worker=consumer.name, ttl=settings.marker_ttl),
+            parts.read,
+        ),
+        asker=LazyAsker(parts.models.told, parts.models.local),
         queues=settings.queues or registry.queues,
         limits=Limits(
             concurrency=settings.concurrency,

@@ -1,19 +1,94 @@
 """What an agent's `run` is told about its task, and what it may say while it works."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from orchestrator.budget import Budget
+from orchestrator.errors import ConfigurationError
+from orchestrator.provider import News
+from orchestrator.spending import Need
 from orchestrator.task import Task
+from orchestrator.usage import ModelCall
+
+if TYPE_CHECKING:
+    from pydantic_ai import Agent as ModelAgent
+    from pydantic_ai.run import AgentRunResult
 
 Emit = Callable[[dict[str, Any]], Awaitable[bool]]
 Query = Callable[[str, Mapping[str, Any]], Awaitable[list[dict[str, Any]]]]
+DepsT = TypeVar("DepsT")
+AnswerT = TypeVar("AnswerT")
+
+
+class RunClock:
+    """The time that an attempt has; waiting for somebody else's limit is not counted."""
+
+    __slots__ = ("_told", "limit")
+
+    def __init__(self, told: Callable[[float], None] | None = None) -> None:
+        """`told` hears of each extension in seconds, for whoever watches this run, too."""
+        self.limit: asyncio.Timeout | None = None
+        self._told = told
+
+    def extend(self, seconds: float) -> None:
+        """So much more time, from now on."""
+        if self.limit is not None and (end := self.limit.when()) is not None:
+            self.limit.reschedule(end + seconds)
+        if self._told is not None:
+            self._told(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Whether a model call may go now. `wait` in seconds, then ask again; 0: go."""
+
+    wait: float
+    tokens_left: int | None = None  # of the budget; None: no limit
+
+
+class ModelAccess(Protocol):
+    """What the model calls of one run ask of its worker."""
+
+    async def admit(self, call_id: str, provider: str, need: Need) -> Admission:
+        """Ask for leave, by budget and by the provider's gate. Raises ModelFailed, Unavailable."""
+        ...
+
+    async def tell(self, provider: str, news: News) -> None:
+        """Tell of the provider, for everybody who shares its key."""
+        ...
+
+    async def spend(self, call: ModelCall) -> None:
+        """Tell of an answered call; it is on its way to the record when this returns."""
+        ...
+
+    async def drop(self, call_id: str) -> None:
+        """Tell of a call that was admitted and got no answer."""
+        ...
+
+
+class Asker(Protocol):
+    """Runs an agent of pydantic-ai under this run's budget and record."""
+
+    async def ask(
+        self,
+        ctx: "RunContext",
+        agent: "ModelAgent[DepsT, AnswerT]",
+        prompt: Any,
+        *,
+        deps: DepsT,
+        options: Mapping[str, Any],
+    ) -> "AgentRunResult[AnswerT]":
+        """Raises ModelFailed."""
+        ...
 
 
 _LOGGER = logging.getLogger("aurora.agent")
+NO_BUDGET = Budget()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +101,10 @@ class RunContext:
     deadline: datetime
     emit: Emit
     read: Query
+    budget: Budget = NO_BUDGET
+    access: ModelAccess | None = None
+    asker: Asker | None = None
+    clock: RunClock = field(default_factory=RunClock)
     logger: logging.Logger = _LOGGER
 
     @property
@@ -48,6 +127,26 @@ class RunContext:
         text: what an alert brought is hostile.
         """
         return await self.read(sql, params)
+
+    async def ask(
+        self,
+        agent: "ModelAgent[DepsT, AnswerT]",
+        prompt: Any,
+        *,
+        deps: DepsT = None,  # type: ignore[assignment]  # as pydantic-ai's own `run`
+        **options: Any,
+    ) -> "AgentRunResult[AnswerT]":
+        """Run an agent of pydantic-ai: `(await ctx.ask(assess, "...")).output`.
+
+        Its model is the agent's own, or AURORA_MODEL. Each call is metered, kept within the
+        task's budget, and waits where the provider limits or is away. `options` go to pydantic-ai's
+        `run`. Raises ModelFailed; ConfigurationError without the extra `models`.
+        """
+        if self.asker is None:
+            raise ConfigurationError(
+                "ctx.ask needs the extra for models: pip install 'aurora-orchestrator[models]'"
+            )
+        return await self.asker.ask(self, agent, prompt, deps=deps, options=options)
 
 
 _running: ContextVar[RunContext | None] = ContextVar("aurora_running", default=None)

@@ -14,13 +14,14 @@ class Fault:
     type: str
     message: str
     traceback: str | None = None
+    details: dict[str, Any] | None = None  # of a failed model call: the budget, the raw answer
 
     def as_json(self) -> dict[str, Any]:
         """The `error` object of results, attempts and events."""
         found: dict[str, Any] = {"type": self.type, "message": self.message}
         if self.traceback:
             found["traceback"] = self.traceback
-        return found
+        return {**self.details, **found} if self.details else found
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from orchestrator.errors import ConfigurationError, UnknownSetting
+from orchestrator.model_options import ModelOptions
 from orchestrator.task import Durability
 
 PREFIX = "AURORA_"
@@ -81,6 +82,14 @@ class Settings(BaseSettings):
     reconcile_grace: Seconds = timedelta(seconds=3)  # before an unpublished row is looked at
     database_pool: int = Field(default=10, ge=2)
 
+    # Models (extra `models`)
+    model: str | None = Field(default=None, max_length=200)  # "local", "openai:gpt-5-mini", ...
+    model_keys: dict[str, SecretStr] = Field(default_factory=dict)  # '{"openai": "..."}'
+    model_urls: dict[str, str] = Field(default_factory=dict)  # '{"openai": "http://..."}'
+    model_timeout: Seconds = Field(default=timedelta(minutes=2), gt=timedelta(0))  # one request
+    # How long a run waits in all for a provider that limits or is away.
+    model_patience: Seconds = Field(default=timedelta(hours=1), ge=timedelta(0))
+
     # The MQTT bridge
     mqtt_url: SecretStr | None = None  # mqtt[s]://user:password@host:port; None: no bridge
     mqtt_ca: str | None = None  # a PEM file of the CAs to trust; None: the system's
@@ -126,6 +135,17 @@ class Settings(BaseSettings):
         if self.mqtt_key is not None and self.mqtt_certificate is None:
             raise ValueError("AURORA_MQTT_KEY needs AURORA_MQTT_CERTIFICATE beside it")
         return self
+
+    @property
+    def models(self) -> ModelOptions:
+        """What concerns models."""
+        return ModelOptions(
+            model=self.model,
+            keys=self.model_keys,
+            urls=self.model_urls,
+            timeout=self.model_timeout,
+            patience=self.model_patience,
+        )
 
     @property
     def async_database_url(self) -> str:

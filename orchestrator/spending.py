@@ -64,3 +64,8 @@ def excess(budget: Budget, spent: Usage, need: Need) -> Excess | None:
         if allowed is not None and needed > allowed:
             return Excess(limit=name, allowed=allowed, spent=so_far, needed=needed)
     return None
+
+
+def budget_of(agent: Budget | None, task: Budget | None) -> Budget:
+    """The stricter of both; none is no limit."""
+    return (agent or Budget()).stricter(task)

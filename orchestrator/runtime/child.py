@@ -20,12 +20,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from orchestrator.client import set_submitter
-from orchestrator.context import RunContext
+from orchestrator.context import RunClock, RunContext
 from orchestrator.errors import OrchestratorError
 from orchestrator.registry import find_agent
 from orchestrator.runtime.dialogue import Start, say_outcome
+from orchestrator.runtime.lazy_asker import LazyAsker
 from orchestrator.runtime.runner import Runner
 from orchestrator.runtime.uplink import RemoteSubmitter, Uplink, UplinkHandler
+from orchestrator.spending import budget_of
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 OOM_SCORE = "500"  # of 1000; a worker has 0
@@ -62,6 +64,10 @@ async def _attempt(start: Start, uplink: Uplink) -> None:
         deadline=start.deadline,
         emit=uplink.emit,
         read=uplink.read,
+        budget=budget_of(agent.budget, start.task.budget),
+        access=uplink,
+        asker=LazyAsker(uplink.models, uplink.local),
+        clock=RunClock(uplink.extend),
     )
     # What hangs writes down where, before the worker kills it: from C, whatever holds the lock.
     faulthandler.dump_traceback_later(agent.timeout.total_seconds() + HANGS_AFTER)

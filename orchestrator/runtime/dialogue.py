@@ -26,7 +26,11 @@ from orchestrator.errors import (
     Unavailable,
     UnknownAgent,
 )
+from orchestrator.model_failure import ModelFailed
+from orchestrator.model_options import ModelOptions
 from orchestrator.outcome import Completed, Failed, Outcome, Retrying, SetAside
+from orchestrator.provider import Answered, Limited, News
+from orchestrator.provider import Unavailable as Away
 from orchestrator.task import Task
 
 BESIDE_OUTPUT = 128 * 1024  # bytes of a line beside a result: a traceback, escaped, fits
@@ -96,9 +100,9 @@ def hear_outcome(said: Any, *, max_output: int) -> Outcome:
 _ERRORS: dict[str, type[Exception]] = {
     each.__name__: each
     for each in (
-        InvalidInput, NotConnected, OrchestratorError, Overloaded, PayloadTooLarge, Rejected,
-        TaskIdConflict, TaskNotFound, TaskUnsuccessful, TimeoutError, TypeError, Unavailable,
-        UnknownAgent, ValueError,
+        InvalidInput, ModelFailed, NotConnected, OrchestratorError, Overloaded, PayloadTooLarge,
+        Rejected, TaskIdConflict, TaskNotFound, TaskUnsuccessful, TimeoutError, TypeError,
+        Unavailable, UnknownAgent, ValueError,
     )
 }  # fmt: skip
 
@@ -123,6 +127,30 @@ def hear_error(said: Mapping[str, Any]) -> Exception:
     error = kind.__new__(kind, said["message"])
     error.__dict__.update(said["data"])
     return error
+
+
+def say_options(options: ModelOptions) -> dict[str, Any]:
+    """The options with their keys: who asks a model, asks its provider itself."""
+    keys = {name: key.get_secret_value() for name, key in options.keys.items()}
+    return {**options.model_dump(mode="json"), "keys": keys}
+
+
+# News of a provider.
+_NEWS: dict[str, TypeAdapter[News]] = {
+    each.__name__: TypeAdapter(each) for each in (Answered, Limited, Away)
+}
+
+
+def say_news(news: News) -> list[Any]:
+    """Kind and fields."""
+    kind = type(news).__name__
+    return [kind, _NEWS[kind].dump_python(news, mode="json")]
+
+
+def hear_news(said: Any) -> News:
+    """What `say_news` was given. Raises LookupError, ValueError."""
+    kind, fields = said
+    return _NEWS[kind].validate_python(fields)
 
 
 # Values of rows and parameters: what Postgres has types for and JSON has not keeps its own. A

@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.agent import Agent, Isolation
 from orchestrator.client import Submitter, set_submitter
-from orchestrator.context import Query, RunContext
+from orchestrator.context import Asker, Query, RunClock, RunContext
 from orchestrator.errors import Overloaded, Unavailable
 from orchestrator.outcome import Crashed, Failed, Fault, Outcome, Superseded
 from orchestrator.registry import AgentRegistry
@@ -31,9 +31,11 @@ from orchestrator.runtime.flight import (
 )
 from orchestrator.runtime.isolated import IsolatedRunner
 from orchestrator.runtime.lease import EXIT_BLOCKED, Held, Lease, hand_back
+from orchestrator.runtime.model_access import ModelDesk
 from orchestrator.runtime.runner import Runner
 from orchestrator.runtime.service import Stop, every
 from orchestrator.runtime.voice import Voice
+from orchestrator.spending import budget_of
 from orchestrator.streams.consumer import Consumer, Delivery
 from orchestrator.streams.lanes import steps
 from orchestrator.streams.names import RECORDER, RESULTS, TASKS
@@ -72,6 +74,8 @@ class Dispatcher:
         isolated: IsolatedRunner,
         submitter: Submitter,
         read: Query,
+        desk: ModelDesk,
+        asker: Asker | None,
         queues: Sequence[str],
         limits: Limits,
         marker_ttl: timedelta,
@@ -85,6 +89,8 @@ class Dispatcher:
         self.lease = lease
         self.submitter = submitter
         self.read = read
+        self.desk = desk
+        self.asker = asker
         self.queues = queues
         self.limits = limits
         self.streams = publisher.streams
@@ -138,6 +144,7 @@ class Dispatcher:
             await self._drain()
         finally:
             self._stop.set()
+            await self.desk.close()
             self._completion.stop()
             # An error of one of them is the worker's: it is raised here, and ends the process.
             await asyncio.gather(*background)
@@ -268,6 +275,7 @@ class Dispatcher:
         held = self.lease.held.get(flight.key)
         if held is not None:
             held.deadline = _deadline(flight, agent)
+        budget = budget_of(agent.budget, flight.task.budget)
         context = RunContext(
             task=flight.task,
             attempt=flight.attempt,
@@ -275,6 +283,10 @@ class Dispatcher:
             deadline=flight.started_at + agent.timeout,
             emit=lambda detail: self._voice.progress(flight, detail),
             read=self.read,
+            budget=budget,
+            access=self.desk.of(flight.task, flight.attempt, budget),
+            asker=self.asker,
+            clock=RunClock(lambda seconds: self._extend(flight, seconds)),
         )
         if not _is_isolated(flight, agent):
             return await self.runner.run(agent, context)
@@ -289,6 +301,10 @@ class Dispatcher:
             most = self.limits.max_starts
             outcome = after_crash(outcome, crashes=flight.crashes, max_starts=most)
         return outcome
+
+    def _extend(self, flight: Flight, seconds: float) -> None:
+        if (held := self.lease.held.get(flight.key)) is not None:
+            held.deadline += seconds
 
     def _finished(self, ending: Ending, answer: str) -> None:
         key = (ending.delivery.stream, ending.delivery.entry_id)

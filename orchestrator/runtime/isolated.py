@@ -11,27 +11,32 @@ import secrets
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
 from orchestrator.agent import Agent
 from orchestrator.client import Receipt, Submitter
 from orchestrator.context import RunContext
-from orchestrator.errors import Overloaded, PayloadTooLarge
+from orchestrator.errors import ConfigurationError, Overloaded, PayloadTooLarge
+from orchestrator.model_options import ModelOptions
 from orchestrator.outcome import Crashed, Fault, Outcome
 from orchestrator.runtime.child_process import ChildProcess
 from orchestrator.runtime.dialogue import (
     Start,
     encode,
+    hear_news,
     hear_outcome,
     hear_values,
     line_limit,
     say_error,
+    say_options,
     say_values,
 )
 from orchestrator.runtime.runner import retry_or_fail, timeout_fault
+from orchestrator.spending import Need
 from orchestrator.task import Durability, Task
+from orchestrator.usage import ModelCall
 
 logger = logging.getLogger("aurora.isolated")
 
@@ -43,14 +48,26 @@ RESTART_AFTER = timedelta(seconds=1)  # soon; not at once, so that what dies at 
 REQUESTS = 1_000  # at a time from one child
 
 _RECEIPTS = TypeAdapter(list[Receipt])
+_NEED = TypeAdapter(Need)
+
+
+class Models(Protocol):
+    """What a child is told of models when its agent asks one: it calls the provider itself."""
+
+    options: ModelOptions
+
+    async def local(self) -> str:
+        """The address of the model of this machine."""
+        ...
 
 
 class IsolatedRunner:
     """One per worker; holds no task's state."""
 
-    def __init__(self, submitter: Submitter, *, max_output: int) -> None:
+    def __init__(self, submitter: Submitter, models: Models, *, max_output: int) -> None:
         """Store. `submitter`: what agents submit through; `max_output` in bytes."""
         self._submitter = submitter
+        self._models = models
         self._max_output = max_output
         # A hundred interpreters that start together would each take as long as all of them.
         self._starts = asyncio.Semaphore(os.cpu_count() or 1)
@@ -67,7 +84,9 @@ class IsolatedRunner:
             except OSError as error:  # no memory, no processes, no descriptors: the machine's fault
                 fault = Fault(type=type(error).__name__, message=f"no child process: {error}")
                 return retry_or_fail(agent.retry, ctx.attempt, fault)
-            talk = _Talk(child, agent, ctx, self._submitter, max_output=self._max_output)
+            talk = _Talk(
+                child, agent, ctx, self._submitter, self._models, max_output=self._max_output
+            )
             try:
                 return await self._outcome(talk, turn)
             finally:
@@ -82,6 +101,7 @@ class IsolatedRunner:
             if not turn.released:  # said again, it is no more time
                 turn.release()
                 limit.reschedule(loop.time() + agent.timeout.total_seconds() + TIMEOUT_GRACE)
+                talk.ctx.clock.limit = limit  # which the child's waits for a provider extend
 
         try:
             async with limit:
@@ -135,6 +155,7 @@ class _Talk:
         agent: Agent[Any, Any],
         ctx: RunContext,
         submitter: Submitter,
+        models: Models,
         *,
         max_output: int,
     ) -> None:
@@ -142,9 +163,11 @@ class _Talk:
         self.agent = agent
         self.ctx = ctx
         self._submitter = submitter
+        self._models = models
         self._max_output = max_output
         self._nonce = secrets.token_hex(16)
         self._serving: set[asyncio.Task[None]] = set()
+        self._extended = 0.0  # seconds
 
     async def begin(self) -> None:
         """Say what to run."""
@@ -182,6 +205,9 @@ class _Talk:
                     ready()
                 case "log":
                     self._log(said)
+                case "extend":
+                    # By no more than a run may wait for its provider, whatever the child says.
+                    self._extend(float(said["seconds"]))
                 case _:
                     self._serve(said)
         return None
@@ -220,6 +246,17 @@ class _Talk:
             case "query":
                 rows = await self.ctx.read(said["sql"], hear_values(said["params"]))
                 return [say_values(row) for row in rows]
+            case "admit" | "tell" | "spend" | "drop":
+                return await self._do_for_calls(said)
+            case "models":
+                return say_options(self._models.options)
+            case "local":
+                return await self._models.local()
+            case _:
+                return await self._do_for_tasks(said)
+
+    async def _do_for_tasks(self, said: Mapping[str, Any]) -> Any:
+        match said["say"]:
             case "submit":
                 tasks = [Task.model_validate(each) for each in said["tasks"]]
                 chosen = Durability(said["durability"]) if said["durability"] else None
@@ -239,6 +276,29 @@ class _Talk:
                 return await self._submitter.cancel(said["task_id"], actor=said["actor"])
             case unknown:
                 raise ValueError(f"nothing that a worker does: {unknown}")
+
+    async def _do_for_calls(self, said: Mapping[str, Any]) -> Any:
+        access = self.ctx.access
+        if access is None:
+            raise ConfigurationError("this worker has no access to models")
+        match said["say"]:
+            case "admit":
+                need = _NEED.validate_python(said["need"])
+                admission = await access.admit(said["call_id"], said["provider"], need)
+                return [admission.wait, admission.tokens_left]
+            case "tell":
+                await access.tell(said["provider"], hear_news(said["news"]))
+            case "spend":
+                await access.spend(ModelCall.model_validate(said["call"]))
+            case _:
+                await access.drop(said["call_id"])
+        return None
+
+    def _extend(self, seconds: float) -> None:
+        room = self._models.options.patience.total_seconds() - self._extended
+        if 0 < seconds <= room:
+            self._extended += seconds
+            self.ctx.clock.extend(seconds)
 
     def _log(self, said: Mapping[str, Any]) -> None:
         name = said["name"]

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from orchestrator.agent import Agent
 from orchestrator.context import RunContext, set_running
 from orchestrator.errors import DeadReason, InvalidInput, PayloadTooLarge
+from orchestrator.model_failure import ModelFailed
 from orchestrator.outcome import Completed, Failed, Fault, Outcome, Retrying, SetAside
 from orchestrator.retry import GiveUp, Retry, RetryLater
 from orchestrator.runtime.forked import run_in_loop, run_in_thread
@@ -41,6 +42,7 @@ class Runner:
         """One attempt under its timeout. Only a cancellation of the caller's passes through."""
         set_running(ctx)
         limit = asyncio.timeout(agent.timeout.total_seconds())
+        ctx.clock.limit = limit
         try:
             task_input = agent.load_input(ctx.task.input)
             async with limit:
@@ -50,6 +52,13 @@ class Runner:
             return SetAside(DeadReason.INVALID_INPUT, str(error))
         except GiveUp as error:
             return Failed(_fault(error))
+        except ModelFailed as error:
+            fault = _model_fault(error)
+            return (
+                retry_or_fail(agent.retry, ctx.attempt, fault)
+                if error.worth_retrying
+                else Failed(fault)
+            )
         except RetryLater as error:
             return retry_or_fail(agent.retry, ctx.attempt, _fault(error), error.after)
         except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
@@ -128,6 +137,14 @@ def _fault(error: BaseException) -> Fault:
         message=_utf8(str(error)[:2_000]) or type(error).__name__,
         traceback=_utf8(text[-TRACEBACK_LIMIT:]),
     )
+
+
+def _model_fault(error: ModelFailed) -> Fault:
+    details = {
+        name: _utf8(value[:TRACEBACK_LIMIT]) if isinstance(value, str) else value
+        for name, value in error.details.items()
+    }
+    return Fault(type=str(error.kind), message=_utf8(str(error)[:2_000]), details=details)
 
 
 def _utf8(said: str) -> str:

@@ -19,21 +19,28 @@ from typing import IO, Any
 from pydantic import TypeAdapter
 
 from orchestrator.client import Receipt
+from orchestrator.context import Admission
 from orchestrator.errors import PayloadTooLarge
 from orchestrator.event import TaskEvent
+from orchestrator.model_options import ModelOptions
+from orchestrator.provider import News
 from orchestrator.runtime.dialogue import (
     decode,
     encode,
     hear_error,
     hear_values,
     line_limit,
+    say_news,
     say_values,
 )
+from orchestrator.spending import Need
 from orchestrator.task import Durability, Task, TaskId, TaskState
+from orchestrator.usage import ModelCall
 
 LOG_LIMIT = 8_000  # characters of one log message
 
 _RECEIPTS = TypeAdapter(list[Receipt])
+_NEED = TypeAdapter(Need)
 
 
 class Uplink:
@@ -89,6 +96,34 @@ class Uplink:
         """`ctx.query`."""
         rows = await self.ask("query", sql=sql, params=say_values(params))
         return [hear_values(row) for row in rows]
+
+    async def admit(self, call_id: str, provider: str, need: Need) -> Admission:
+        """Implements `context.ModelAccess`, as the next three do."""
+        said = await self.ask(
+            "admit", call_id=call_id, provider=provider, need=_NEED.dump_python(need, mode="json")
+        )
+        return Admission(*said)
+
+    async def tell(self, provider: str, news: News) -> None:
+        await self.ask("tell", provider=provider, news=say_news(news))
+
+    async def spend(self, call: ModelCall) -> None:
+        await self.ask("spend", call=call.model_dump(mode="json"))
+
+    async def drop(self, call_id: str) -> None:
+        await self.ask("drop", call_id=call_id)
+
+    async def models(self) -> ModelOptions:
+        """The options of the worker, with the keys."""
+        return ModelOptions.model_validate(await self.ask("models"))
+
+    async def local(self) -> str:
+        """The address of the model of this machine."""
+        return str(await self.ask("local"))
+
+    def extend(self, seconds: float) -> None:
+        """Ask the worker for more time, which it watches as well."""
+        self.say("extend", seconds=seconds)
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError, ValueError):

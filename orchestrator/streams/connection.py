@@ -49,7 +49,7 @@ READER_TIMEOUT = 6.0
 OLDEST = (7, 0)  # Redis: XAUTOCLAIM that names deleted entries, scripts with flags
 SCRIPTS = (
     "acknowledge", "begin", "claim", "emit", "end", "finish", "hand_back", "hold", "look", "mine",
-    "promote", "renew", "retire", "settle", "sweep", "take", "take_over",
+    "promote", "renew", "retire", "settle", "spend", "sweep", "take", "take_over",
 )  # fmt: skip
 
 

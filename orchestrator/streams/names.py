@@ -114,6 +114,10 @@ class Keys:
         """A hash: task id -> the message to publish when it is due."""
         return f"{self.prefix}:agent:delayed:bodies"
 
+    def spent(self, task_id: str) -> str:
+        """A hash: what a task with a budget has spent on models, over its attempts."""
+        return f"{self.prefix}:spent:{task_id}"
+
     def marker(self, task_id: str) -> str:
         """`<attempt>:<digest>:<end>` of one task: the arbiter of its end."""
         return f"{self.prefix}:task:{task_id}"

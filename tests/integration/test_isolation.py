@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from orchestrator import Agent, TaskState
+from orchestrator.app import Models
 from orchestrator.client import Receipt, set_submitter
 from orchestrator.context import RunContext
 from orchestrator.errors import TaskIdConflict
@@ -23,12 +24,14 @@ from orchestrator.event import EventKind, TaskEvent
 from orchestrator.outcome import Completed, Crashed, Failed, Outcome, Retrying
 from orchestrator.runtime.child_process import TAIL
 from orchestrator.runtime.isolated import IsolatedRunner
+from orchestrator.settings import Settings
 from tests.integration.poisons import Computing, Hung, Plain, PlainHung, Poison, Word
 from tests.integration.test_spine import Shout, Text, rows, running
 from tests.support import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 MAX_OUTPUT = 1024 * 1024
+MODELS = Models(Settings(agents=()))
 
 
 class Submitter:
@@ -63,7 +66,8 @@ class Seen:
 
     async def run(self, agent: type[Agent], word: str, **changes) -> Outcome:
         context = replace(self.context(agent, word), **changes)
-        return await IsolatedRunner(self.submitter, max_output=MAX_OUTPUT).run(agent(), context)
+        runner = IsolatedRunner(self.submitter, MODELS, max_output=MAX_OUTPUT)
+        return await runner.run(agent(), context)
 
     def context(self, agent: type[Agent], word: str) -> RunContext:
         async def emit(detail):

@@ -1,0 +1,100 @@
+"""Runs an agent of pydantic-ai inside an attempt (`ctx.ask`), under its budget and record."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import pydantic_ai
+from pydantic_ai.exceptions import (
+    OutputTokenLimitExceeded,
+    UnexpectedModelBehavior,
+    UsageLimitExceeded,
+)
+from pydantic_ai.messages import ModelMessage
+from pydantic_ai.run import AgentRunResult
+
+from orchestrator.context import RunContext
+from orchestrator.errors import ConfigurationError
+from orchestrator.model_failure import FailureKind, ModelFailed
+from orchestrator.model_options import ModelOptions
+from orchestrator.models.failures import raw_answer, unusable
+from orchestrator.models.metered import Metered
+from orchestrator.models.source import LocalModel, ModelSource
+from orchestrator.redaction import REDACTED
+
+DepsT = TypeVar("DepsT")
+AnswerT = TypeVar("AnswerT")
+SHORTEST_KEY = 8  # characters; less is no secret, and would be found in every other word
+
+
+def asker(options: ModelOptions, *, local: LocalModel) -> "ModelAsker":
+    """What `ctx.ask` of this process goes through."""
+    return ModelAsker(ModelSource(options, local=local))
+
+
+class ModelAsker:
+    """Implements `context.Asker`; one per process."""
+
+    def __init__(self, source: ModelSource) -> None:
+        """Store."""
+        self._source = source
+
+    async def ask(
+        self,
+        ctx: RunContext,
+        agent: pydantic_ai.Agent[DepsT, AnswerT],
+        prompt: Any,
+        *,
+        deps: DepsT,
+        options: Mapping[str, Any],
+    ) -> AgentRunResult[AnswerT]:
+        """Raises ModelFailed."""
+        if ctx.access is None:
+            raise ConfigurationError("models can be asked within a task only")
+        given = dict(options)
+        with pydantic_ai.capture_run_messages() as messages:
+            model = Metered(
+                await self._source.get(given.pop("model", None) or agent.model),
+                ctx.access,
+                ctx.clock,
+                timeout=self._source.options.timeout,
+                patience=self._patience(ctx),
+                scrub=self._scrub,
+            )
+            try:
+                return await agent.run(prompt, model=model, deps=deps, **given)
+            except OutputTokenLimitExceeded as error:
+                raise self._cut(error, model, messages) from error
+            except UnexpectedModelBehavior as error:
+                raise unusable(error, model=model.name, raw=self._raw(messages)) from error
+            except UsageLimitExceeded as error:
+                raise ModelFailed(
+                    FailureKind.BUDGET_EXCEEDED, f"usage_limits of the run: {error}"
+                ) from error
+
+    def _cut(
+        self, error: OutputTokenLimitExceeded, model: Metered, messages: list[ModelMessage]
+    ) -> ModelFailed:
+        if not model.was_cut:
+            return unusable(error, model=model.name, raw=self._raw(messages))
+        return ModelFailed(
+            FailureKind.BUDGET_EXCEEDED,
+            f"{model.name}: the answer was cut where the task's budget of tokens ended",
+            answer=self._raw(messages),
+        )
+
+    def _patience(self, ctx: RunContext) -> Any:
+        patience = self._source.options.patience
+        if ctx.task.expires_at is None:
+            return patience
+        return min(patience, ctx.task.expires_at - datetime.now(UTC))
+
+    def _raw(self, messages: list[ModelMessage]) -> str:
+        return self._scrub(raw_answer(messages))
+
+    def _scrub(self, text: str) -> str:
+        for key in self._source.options.keys.values():
+            secret = key.get_secret_value()
+            if len(secret) >= SHORTEST_KEY:
+                text = text.replace(secret, REDACTED)
+        return text
