@@ -54,7 +54,7 @@ class ModelAsker:
         given = dict(options)
         with pydantic_ai.capture_run_messages() as messages:
             model = Metered(
-                await self._source.get(given.pop("model", None) or agent.model),
+                await self._source.get(_wanted(agent, given.pop("model", None))),
                 ctx.access,
                 ctx.clock,
                 timeout=self._source.options.timeout,
@@ -62,7 +62,9 @@ class ModelAsker:
                 scrub=self._scrub,
             )
             try:
-                return await agent.run(prompt, model=model, deps=deps, **given)
+                # Not as `model=`, which an `override` around this call would pass by.
+                with agent.override(model=model):
+                    return await agent.run(prompt, deps=deps, **given)
             except OutputTokenLimitExceeded as error:
                 raise self._cut(error, model, messages) from error
             except UnexpectedModelBehavior as error:
@@ -98,3 +100,10 @@ class ModelAsker:
             if len(secret) >= SHORTEST_KEY:
                 text = text.replace(secret, REDACTED)
         return text
+
+
+def _wanted(agent: pydantic_ai.Agent[Any, Any], given: Any) -> Any:
+    """The model to wrap: that of an `agent.override(model=...)`, the call's, the agent's."""
+    override = getattr(agent, "_override_model", None)  # no public way to ask for it
+    found = override.get() if override is not None else None
+    return found.value if found is not None else given or agent.model

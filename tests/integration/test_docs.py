@@ -3,18 +3,20 @@
 import asyncio
 import re
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from pydantic_ai.models.test import TestModel
 
-from orchestrator import Agent
+from orchestrator import Agent, Alert
 from orchestrator.app import Parts
 from orchestrator.client import set_submitter
 from orchestrator.registry import AgentRegistry
+from orchestrator.task import new_id
 from tests.integration.test_alert_rules import alert, handle, handler, publish
 from tests.integration.test_spine import Shout, Text, rows, running
 from tests.live import alert as publish_alert
@@ -148,3 +150,26 @@ def test_the_page_names_every_table():
 
     for name in Base.metadata.tables:
         assert f"`{name}`" in QUERYING, name
+
+
+async def test_the_agents_of_the_page_on_models_ask_one(settings, database):
+    """Both examples, with a model of pydantic-ai's for tests in place of a provider's."""
+    namespace: dict[str, Any] = {"__name__": "page"}
+    for example in blocks((ROOT / "docs" / "models.md").read_text(), "python"):
+        exec(example, namespace)  # noqa: S102 - our own page
+    assess, answer = namespace["Assess"], namespace["Answer"]
+    seen = Alert(
+        id=new_id(), source="suricata", occurred_at=datetime.now(UTC), severity="low", signature="x"
+    )
+    with (
+        namespace["assess"].override(model=TestModel()),
+        namespace["summarise"].override(model=TestModel()),
+    ):
+        async with running(settings, assess, answer) as parts:
+            set_submitter(parts.submitter)
+            verdict = await (await assess.delay(seen)).get(timeout=20)
+            said = await (await answer.delay(namespace["Question"](text="How is it?"))).get(
+                timeout=20
+            )
+    assert isinstance(verdict, namespace["Verdict"])
+    assert said

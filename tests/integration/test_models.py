@@ -232,3 +232,20 @@ async def test_two_calls_of_one_task_do_not_pass_its_budget_together(settings, d
         set_submitter(parts.submitter)
         assert "the budget is 1 requests" in await error_of(await Both.delay(Text(text="go")))
         assert len(await calls_of(parts)) == 1
+
+
+async def test_a_model_that_overrides_the_agents_is_metered_all_the_same(settings, database):
+    """Whatever asks in a run is told of."""
+
+    class Overridden(Agent[Text, Text]):
+        async def run(self, task_input: Text, ctx: RunContext) -> Text:
+            agent = pydantic_ai.Agent(answers("ay"))
+            with agent.override(model=answers("bee", tokens=7)):
+                asked = await ctx.ask(agent, "x")
+            return Text(text=asked.output)
+
+    async with running(settings, Overridden) as parts:
+        set_submitter(parts.submitter)
+        assert (await (await Overridden.delay(Text(text="go"))).get(timeout=10)).text == "bee"
+        (said,) = await calls_of(parts)
+        assert said["usage"]["input_tokens"] == 7
