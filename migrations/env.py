@@ -7,11 +7,11 @@ from alembic import context
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from orchestrator.db.models import Base
+from orchestrator.db.models import TaskRow
 
 
 def run(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)
+    context.configure(connection=connection, target_metadata=TaskRow.metadata, compare_type=True)
     with context.begin_transaction():
         context.run_migrations()
 

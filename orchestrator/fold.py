@@ -17,6 +17,7 @@ from orchestrator.record import (
     AuditEntry,
     DeadLetterRecord,
     HeardEvent,
+    ModelCallRecord,
     ResultRecord,
     SeenTask,
     TaskRecord,
@@ -25,6 +26,7 @@ from orchestrator.record import (
     state_changed,
 )
 from orchestrator.task import TaskId, TaskState, derived_id, new_id, progress
+from orchestrator.usage import ModelCall
 
 
 def fold(known: Mapping[TaskId, TaskRecord], messages: Iterable[SeenTask | HeardEvent]) -> Writes:
@@ -70,6 +72,9 @@ class _Fold:
             self._dead_letter(letter, event, heard.said_by)
             if not letter.ends_task:
                 return
+        if heard.call is not None:
+            self._spend(heard, heard.call)
+            return
         record = self._record(event.task_id) or self._unseen(heard)
         if record.state.is_terminal:
             self._superseded(record, heard)
@@ -92,7 +97,24 @@ class _Fold:
         if state.is_terminal:
             record.finished_at = event.finished_at or event.at
             self.writes.results[record.id] = _result(record, event)
+            self._may_have_spent(record)
         self._changed(record, before, event.at, event.worker or heard.said_by)
+
+    def _spend(self, heard: HeardEvent, call: ModelCall) -> None:
+        """A model was called: that is money, whatever has become of the task and the attempt.
+
+        Of a task that we have not read yet there is a row all the same, so that whoever records its
+        end waits for us, or we for him (db.spending).
+        """
+        event = heard.event
+        if event.task_id not in self.writes.tasks and event.task_id not in self.known:
+            self._unseen(heard)
+        self.writes.spenders.add(event.task_id)
+        self.writes.calls[_call(event, call)] = None
+
+    def _may_have_spent(self, record: TaskRecord) -> None:
+        if record.id in self.known:
+            self.writes.spenders.add(record.id)
 
     def _record(self, task_id: TaskId) -> TaskRecord | None:
         found = self.writes.tasks.get(task_id)
@@ -120,10 +142,14 @@ class _Fold:
         """The message of a task that is known from its events alone: what it asked for."""
         for name in (
             "digest", "queue", "priority", "tenant", "input", "metadata", "idempotency_key",
-            "parent_id", "root_id", "expires_at", "created_at", "published_at", "stream",
+            "parent_id", "root_id", "expires_at", "budget", "created_at", "published_at", "stream",
             "entry_id",
         ):  # fmt: skip
             setattr(record, name, getattr(fresh, name))
+        if fresh.progress > record.progress:  # of its events only calls of models were read
+            record.state, record.progress = fresh.state, fresh.progress
+            record.attempt, record.crashes = fresh.attempt, fresh.crashes
+            record.run_at = fresh.run_at
         # The events stand above the message; say that it was queued all the same.
         self.writes.audit.append(
             state_changed(
@@ -187,6 +213,7 @@ class _Fold:
             started_at=record.started_at if record.attempt == event.attempt - 1 else None,
             finished_at=event.at,
         )  # fmt: skip
+        self._may_have_spent(record)
         self._say_crashed(record, event, event.attempt - 1, new_id())
         record.crashes = event.crashes
 
@@ -215,11 +242,11 @@ class _Fold:
             attempt=event.attempt,
             state="crashed" if event.crashed else state,
             error=event.error,
-            usage=event.usage,
             worker=event.worker,
             started_at=event.started_at or record.started_at,
             finished_at=event.finished_at,
         )
+        self._may_have_spent(record)
 
     def _superseded(self, record: TaskRecord, heard: HeardEvent) -> None:
         event = heard.event
@@ -268,8 +295,25 @@ def _result(record: TaskRecord, event: TaskEvent) -> ResultRecord:
         attempt=event.attempt,
         output=event.output,
         error=event.error,
-        usage=event.usage,
         worker=event.worker,
         started_at=event.started_at or record.started_at,
         finished_at=event.finished_at or event.at,
+    )
+
+
+def _call(event: TaskEvent, call: ModelCall) -> ModelCallRecord:
+    return ModelCallRecord(
+        id=call.id,
+        task_id=event.task_id,
+        agent=event.agent,
+        attempt=event.attempt,
+        model=call.model,
+        at=call.at,
+        seconds=call.seconds,
+        input_tokens=call.input_tokens,
+        output_tokens=call.output_tokens,
+        cached_tokens=call.cached_tokens,
+        tool_calls=call.tool_calls,
+        cost_usd=call.cost_usd,
+        worker=event.worker,
     )

@@ -5,11 +5,14 @@ What messages do to them is `fold`'s to say; `db.recording` writes them.
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
+from orchestrator.budget import Budget
 from orchestrator.errors import DeadReason, OrchestratorError
 from orchestrator.event import TaskEvent
 from orchestrator.task import Task, TaskId, TaskState, derived_id, new_id, progress
+from orchestrator.usage import ModelCall
 
 
 class Unrecordable(OrchestratorError):
@@ -44,6 +47,7 @@ class TaskRecord:
     parent_id: TaskId | None = None
     root_id: TaskId | None = None
     expires_at: datetime | None = None
+    budget: dict[str, Any] | None = None  # as JSON
 
 
 class SeenTask(NamedTuple):
@@ -66,6 +70,7 @@ class HeardEvent(NamedTuple):
     entry_id: str
     at: datetime  # when Redis took the entry
     said_by: str
+    call: ModelCall | None = None  # of an event `usage`
 
 
 class AuditEntry(NamedTuple):
@@ -85,13 +90,15 @@ class AuditEntry(NamedTuple):
 
 
 class AttemptRecord(NamedTuple):
-    """A row of `attempts`; `crashed`: its worker fell silent, or its own process died."""
+    """A row of `attempts`; `crashed`: its worker fell silent, or its own process died.
+
+    Its `usage` is reckoned from the calls of models, as a result's is.
+    """
 
     task_id: TaskId
     attempt: int
-    state: str  # running, succeeded, failed, retrying, crashed, dead
+    state: str  # running, succeeded, failed, retrying, crashed, superseded, dead
     error: dict[str, Any] | None = None
-    usage: dict[str, Any] | None = None
     worker: str | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -106,10 +113,27 @@ class ResultRecord(NamedTuple):
     attempt: int
     output: Any
     error: dict[str, Any] | None
-    usage: dict[str, Any] | None
     worker: str | None
     started_at: datetime | None
     finished_at: datetime | None
+
+
+class ModelCallRecord(NamedTuple):
+    """A row of `model_calls`: what one call cost, and whose it was."""
+
+    id: str
+    task_id: TaskId
+    agent: str
+    attempt: int
+    model: str
+    at: datetime
+    seconds: float
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    tool_calls: int
+    cost_usd: Decimal | None
+    worker: str | None
 
 
 class DeadLetterRecord(NamedTuple):
@@ -168,6 +192,11 @@ class Writes:
     tasks: dict[TaskId, TaskRecord] = field(default_factory=dict)
     attempts: dict[tuple[TaskId, int], AttemptRecord] = field(default_factory=dict)
     results: dict[TaskId, ResultRecord] = field(default_factory=dict)
+    # Each once, however often its message was read in a batch.
+    calls: dict[ModelCallRecord, None] = field(default_factory=dict)
+    # Whose usage may have to be reckoned again: it called a model, or stood in the record before
+    # and so may have, and an attempt of it has news.
+    spenders: set[TaskId] = field(default_factory=set)
     dead_letters: list[DeadLetterRecord] = field(default_factory=list)
     audit: list[AuditEntry] = field(default_factory=list)
 
@@ -217,7 +246,13 @@ def accepted(task: Task, *, digest: str, now: datetime, published: bool = False)
         parent_id=task.parent_id,
         root_id=task.root_id,
         expires_at=task.expires_at,
+        budget=_json(task.budget) if task.budget else None,
     )
+
+
+def _json(budget: Budget) -> dict[str, Any]:
+    found: dict[str, Any] = budget.model_dump(mode="json", exclude_none=True)
+    return found
 
 
 def state_changed(

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 from pydantic_core import to_json
-from sqlalchemy import TextClause, text
+from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 # Postgres' jsonb and text hold everything but NUL. An odd number of backslashes before u0000.
@@ -56,17 +56,19 @@ async def run_together(
     parts: Sequence[tuple[Insert, Sequence[Any]]],
     *,
     asked: str = "0",
-) -> Any:
+    about: Mapping[str, str] | None = None,
+) -> Row[Any] | None:
     """Several inserts in one statement, which none of the others' rows matter to.
 
-    `asked` is what the statement answers; what the first of the inserts returns it finds as `w0`.
+    `asked` is what the statement answers, of the tables as they were before it; what the first of
+    the inserts returns it finds as `w0`. `about`: further parameters of `asked`.
     """
     parts = [(insert, rows) for insert, rows in parts if rows]
     if not parts:
         return None
     given = [each for insert, rows in parts for each in texts(rows, insert.columns)]
     statement = _together(tuple(insert for insert, _ in parts), asked)
-    return await connection.scalar(statement, parameters(given))
+    return (await connection.execute(statement, {**parameters(given), **(about or {})})).one()
 
 
 @lru_cache(maxsize=64)

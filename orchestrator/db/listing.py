@@ -27,9 +27,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
 
 from orchestrator.db.alert_search import WALKED, end_of, ways, window_of
+from orchestrator.db.columns import A_PERSON, AN_ACT
 from orchestrator.db.models import (
-    A_PERSON,
-    AN_ACT,
     AlertRow,
     AttemptRow,
     AuditRow,

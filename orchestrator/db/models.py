@@ -1,52 +1,22 @@
 """The tables. Their names and those of their columns are an interface: people query them."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    Computed,
-    DateTime,
-    Index,
-    Integer,
-    Text,
-    UniqueConstraint,
-    Uuid,
-    func,
-    text,
-)
+from sqlalchemy import BigInteger, Computed, Index, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-OPEN = "state IN ('scheduled', 'queued', 'running', 'waiting', 'retrying')"
-UNHAPPY = "state IN ('failed', 'cancelled', 'expired', 'dead')"
-# Of the audit: what is no change of a task's state, and who came with an API key. Both are few.
-AN_ACT = "action NOT LIKE 'task.%'"
-A_PERSON = "actor LIKE 'key:%'"
-# What a letter died of: its reason and what was said, without what differs from message to message.
-# UUIDs, long hexadecimal words, and numbers with what is written inside them (times, addresses).
-CAUSE = (
-    "md5(reason || ' ' || regexp_replace(left(detail, 300),"
-    r" '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|\m[0-9a-fA-F]{12,}\M"
-    "|[0-9]+([.:-][0-9]+)*', '#', 'g'))"
+from orchestrator.db.columns import (
+    A_PERSON,
+    AN_ACT,
+    CAUSE,
+    OPEN,
+    UNHAPPY,
+    Base,
+    uuid_column,
 )
-
-
-class Base(DeclarativeBase):
-    """Types by annotation: text, timestamps with a zone, JSON as jsonb, ids as text."""
-
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way
-        str: Text(),
-        datetime: DateTime(timezone=True),
-        dict[str, Any]: JSONB(none_as_null=True),
-        list[str]: ARRAY(Text()),
-        int: Integer(),
-    }
-
-
-def _id(**options: Any) -> Any:
-    return mapped_column(Uuid(as_uuid=False), **options)
 
 
 class TaskRow(Base):
@@ -54,7 +24,7 @@ class TaskRow(Base):
 
     __tablename__ = "tasks"
 
-    id: Mapped[str] = _id(primary_key=True)
+    id: Mapped[str] = uuid_column(primary_key=True)
     agent: Mapped[str]
     queue: Mapped[str] = mapped_column(server_default="default")
     priority: Mapped[str] = mapped_column(server_default="normal")
@@ -70,11 +40,12 @@ class TaskRow(Base):
     # Not "metadata", which SQLAlchemy's models reserve; the column has the name people expect.
     meta: Mapped[dict[str, Any] | None] = mapped_column("metadata")
     idempotency_key: Mapped[str | None]
-    parent_id: Mapped[str | None] = _id()
-    root_id: Mapped[str | None] = _id()
+    parent_id: Mapped[str | None] = uuid_column()
+    root_id: Mapped[str | None] = uuid_column()
     created_at: Mapped[datetime]
     run_at: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
+    budget: Mapped[dict[str, Any] | None]
     published_at: Mapped[datetime | None]
     stream: Mapped[str | None]
     entry_id: Mapped[str | None]  # of the last message seen for this task
@@ -100,7 +71,7 @@ class ResultRow(Base):
 
     __tablename__ = "results"
 
-    task_id: Mapped[str] = _id(primary_key=True)
+    task_id: Mapped[str] = uuid_column(primary_key=True)
     agent: Mapped[str]
     state: Mapped[str]
     attempt: Mapped[int]
@@ -116,11 +87,11 @@ class ResultRow(Base):
 
 
 class AttemptRow(Base):
-    """Attempts worth a line of their own: long ones, failed ones, retried and superseded ones."""
+    """Attempts worth a line of their own: long, failed and retried ones, and who called a model."""
 
     __tablename__ = "attempts"
 
-    task_id: Mapped[str] = _id(primary_key=True)
+    task_id: Mapped[str] = uuid_column(primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     state: Mapped[str]
     error: Mapped[dict[str, Any] | None]
@@ -130,15 +101,60 @@ class AttemptRow(Base):
     finished_at: Mapped[datetime | None]
 
 
+class ModelCallRow(Base):
+    """Every answered call of a model, once: the record of what was spent. Only ever inserted.
+
+    What results, attempts and the totals say of usage is reckoned from here.
+    """
+
+    __tablename__ = "model_calls"
+
+    id: Mapped[str] = uuid_column(primary_key=True)
+    task_id: Mapped[str] = uuid_column()
+    agent: Mapped[str]
+    attempt: Mapped[int]
+    model: Mapped[str]  # "openai:gpt-5-mini"
+    at: Mapped[datetime]  # when it had answered
+    seconds: Mapped[float]
+    input_tokens: Mapped[int] = mapped_column(BigInteger)  # those of the cache as well
+    output_tokens: Mapped[int] = mapped_column(BigInteger)
+    cached_tokens: Mapped[int] = mapped_column(BigInteger)
+    tool_calls: Mapped[int] = mapped_column(BigInteger)  # that the answer asked for
+    cost_usd: Mapped[Decimal | None]  # null: the price is not known
+    worker: Mapped[str | None]
+
+    __table_args__ = (
+        Index("ix_model_calls_task", "task_id", "attempt"),
+        Index("ix_model_calls_at", "at"),
+    )
+
+
+class UsageTotalRow(Base):
+    """The sums of `model_calls` by agent and model, kept as calls are recorded: for /metrics."""
+
+    __tablename__ = "usage_totals"
+
+    agent: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
+    input_tokens: Mapped[Decimal]
+    output_tokens: Mapped[Decimal]
+    cached_tokens: Mapped[Decimal]
+    tool_calls: Mapped[Decimal]
+    cost_usd: Mapped[Decimal | None]  # of those with a known price
+    unpriced_requests: Mapped[int] = mapped_column(BigInteger)
+    first_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class DeadLetterRow(Base):
     """Messages that were set aside, with what they said and why."""
 
     __tablename__ = "dead_letters"
 
-    id: Mapped[str] = _id(primary_key=True)
+    id: Mapped[str] = uuid_column(primary_key=True)
     stream: Mapped[str]
     entry_id: Mapped[str]
-    task_id: Mapped[str | None] = _id()
+    task_id: Mapped[str | None] = uuid_column()
     agent: Mapped[str | None]
     reason: Mapped[str]
     detail: Mapped[str]
@@ -149,7 +165,7 @@ class DeadLetterRow(Base):
     closed_at: Mapped[datetime | None]
     closed_by: Mapped[str | None]
     closed_as: Mapped[str | None]  # "redriven" or "dropped"
-    redriven_task_id: Mapped[str | None] = _id()
+    redriven_task_id: Mapped[str | None] = uuid_column()
 
     __table_args__ = (
         UniqueConstraint("stream", "entry_id", name="uq_dead_letters_entry"),
@@ -176,7 +192,7 @@ class ScheduleRow(Base):
 
     __tablename__ = "schedules"
 
-    id: Mapped[str] = _id(primary_key=True)
+    id: Mapped[str] = uuid_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     agent: Mapped[str]
     expression: Mapped[str]
@@ -190,7 +206,7 @@ class ScheduleRow(Base):
     # Ticks up to here have been decided; an edit or a new schedule begins at its own time.
     decided_until: Mapped[datetime]
     next_tick_at: Mapped[datetime]
-    last_task_id: Mapped[str | None] = _id()
+    last_task_id: Mapped[str | None] = uuid_column()
     paused_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -210,12 +226,12 @@ class ScheduleTickRow(Base):
 
     __tablename__ = "schedule_ticks"
 
-    schedule_id: Mapped[str] = _id(primary_key=True)
+    schedule_id: Mapped[str] = uuid_column(primary_key=True)
     fire_at: Mapped[datetime] = mapped_column(primary_key=True)
     revision: Mapped[int]
     outcome: Mapped[str]  # "fired", "waiting" (for the one before it), "missed", "skipped"
     reason: Mapped[str | None]
-    task_id: Mapped[str | None] = _id()
+    task_id: Mapped[str | None] = uuid_column()
     decided_at: Mapped[datetime] = mapped_column(server_default=func.now())
     decided_by: Mapped[str]
 
@@ -225,7 +241,7 @@ class AlertRow(Base):
 
     __tablename__ = "alerts"
 
-    id: Mapped[str] = _id(primary_key=True)
+    id: Mapped[str] = uuid_column(primary_key=True)
     kind: Mapped[str]
     source: Mapped[str]
     severity: Mapped[str]
@@ -277,7 +293,7 @@ class InvestigationRow(Base):
 
     __tablename__ = "investigations"
 
-    id: Mapped[str] = _id(primary_key=True)
+    id: Mapped[str] = uuid_column(primary_key=True)
     rule: Mapped[str]
     key: Mapped[str]  # what its alerts have in common, as the rule says it
     agent: Mapped[str]
@@ -309,9 +325,9 @@ class InvestigationAlertRow(Base):
 
     __tablename__ = "investigation_alerts"
 
-    alert_id: Mapped[str] = _id(primary_key=True)
+    alert_id: Mapped[str] = uuid_column(primary_key=True)
     rule: Mapped[str] = mapped_column(primary_key=True)
-    investigation_id: Mapped[str] = _id()
+    investigation_id: Mapped[str] = uuid_column()
 
     __table_args__ = (Index("ix_investigation_alerts", "investigation_id", "alert_id"),)
 
@@ -321,7 +337,7 @@ class AuditRow(Base):
 
     __tablename__ = "audit_events"
 
-    id: Mapped[str] = _id(primary_key=True)
+    id: Mapped[str] = uuid_column(primary_key=True)
     at: Mapped[datetime]
     action: Mapped[str]
     actor: Mapped[str]

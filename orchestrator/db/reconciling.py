@@ -5,7 +5,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, text, tuple_
 
-from orchestrator.db.models import OPEN, TaskRow
+from orchestrator.budget import Budget
+from orchestrator.db.columns import OPEN
+from orchestrator.db.models import TaskRow
 from orchestrator.db.session import Database
 from orchestrator.record import OpenTask
 from orchestrator.task import Priority, Task, TaskId, TaskState
@@ -104,6 +106,7 @@ def as_open(row: TaskRow) -> OpenTask:
             root_id=row.root_id,
             tenant=row.tenant,
             metadata=row.meta or {},
+            budget=None if row.budget is None else Budget.model_validate(row.budget),
         )
     return OpenTask(
         task_id=row.id,

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.db.bulk import Insert, run_together
 from orchestrator.db.session import Database, unrecordable
+from orchestrator.db.spending import HAVE_SPENT, reckon, write_calls
 from orchestrator.fold import fold
 from orchestrator.record import (
     AuditEntry,
@@ -27,7 +28,7 @@ TASK_COLUMNS = {
     "published_at": "timestamptz", "stream": "text", "entry_id": "text", "worker": "text",
     "started_at": "timestamptz", "finished_at": "timestamptz", "queue": "text", "priority": "text",
     "tenant": "text", "input": "jsonb", "metadata": "jsonb", "idempotency_key": "text",
-    "parent_id": "uuid", "root_id": "uuid", "expires_at": "timestamptz",
+    "parent_id": "uuid", "root_id": "uuid", "expires_at": "timestamptz", "budget": "jsonb",
 }  # fmt: skip
 # What a later report changes; where the last message was seen; and what the message asked for,
 # which is filled in once, as an event can be recorded before it.
@@ -37,7 +38,7 @@ PROGRESS = (
 SEEN = ("published_at", "stream", "entry_id")
 ASKED_FOR = (
     "digest", "queue", "priority", "tenant", "input", "metadata", "idempotency_key", "parent_id",
-    "root_id", "expires_at", "created_at",
+    "root_id", "expires_at", "budget", "created_at",
 )  # fmt: skip
 _LOADED = ("id", "agent", "created_at", "digest", *PROGRESS, *SEEN)
 
@@ -69,7 +70,7 @@ INSERT_RESULTS = Insert(
     "results",
     {
         "task_id": "uuid", "agent": "text", "state": "text", "attempt": "int", "output": "jsonb",
-        "error": "jsonb", "usage": "jsonb", "worker": "text", "started_at": "timestamptz",
+        "error": "jsonb", "worker": "text", "started_at": "timestamptz",
         "finished_at": "timestamptz",
     },
     "ON CONFLICT (task_id) DO NOTHING",
@@ -77,12 +78,12 @@ INSERT_RESULTS = Insert(
 UPSERT_ATTEMPTS = Insert(
     "attempts",
     {
-        "task_id": "uuid", "attempt": "int", "state": "text", "error": "jsonb", "usage": "jsonb",
-        "worker": "text", "started_at": "timestamptz", "finished_at": "timestamptz",
+        "task_id": "uuid", "attempt": "int", "state": "text", "error": "jsonb", "worker": "text",
+        "started_at": "timestamptz", "finished_at": "timestamptz",
     },
     # Only an attempt that is still open is overwritten: its end stays.
     "ON CONFLICT (task_id, attempt) DO UPDATE SET state = excluded.state, error = excluded.error,"
-    " usage = excluded.usage, worker = coalesce(excluded.worker, attempts.worker),"
+    " worker = coalesce(excluded.worker, attempts.worker),"
     " started_at = coalesce(attempts.started_at, excluded.started_at),"
     " finished_at = excluded.finished_at WHERE attempts.state = 'running'",
 )  # fmt: skip
@@ -104,6 +105,9 @@ INSERT_AUDIT = Insert(
     # An act that was read again is no news; another act under a number that is taken is refused.
     "ON CONFLICT (id) DO NOTHING RETURNING id::text",
 )  # fmt: skip
+
+
+_MADE = "(SELECT count(*) FROM w0 WHERE made)"
 
 
 async def record(
@@ -166,7 +170,10 @@ async def write(connection: AsyncConnection, writes: Writes) -> int:
     """Write all of it; the caller commits. How many of the tasks had no row before."""
     # By id, as they were locked: two recorders then wait for each other and never deadlock.
     tasks = sorted(writes.tasks.values(), key=lambda record: record.id)
-    made = await run_together(
+    spenders = writes.spenders
+    # Nearly always nobody has: the question is part of the statement, and costs no other one.
+    asks = bool(spenders) and not writes.calls
+    found = await run_together(
         connection,
         [
             (UPSERT_TASKS, tasks),
@@ -175,9 +182,14 @@ async def write(connection: AsyncConnection, writes: Writes) -> int:
             (INSERT_DEAD_LETTERS, writes.dead_letters),
             (INSERT_AUDIT, _without_secrets(writes.audit)),
         ],
-        asked="(SELECT count(*) FROM w0 WHERE made)" if tasks else "0",
+        asked=f"{_MADE if tasks else '0'} AS made, {HAVE_SPENT if asks else 'false'} AS spent",
+        about={"spenders": ",".join(spenders)} if asks else None,
     )
-    return int(made or 0)
+    if writes.calls:
+        await write_calls(connection, list(writes.calls))
+    if writes.calls or (found is not None and found.spent):
+        await reckon(connection, spenders)
+    return int(found.made) if found is not None else 0
 
 
 async def write_audit(connection: AsyncConnection, entries: Sequence[AuditEntry]) -> int:

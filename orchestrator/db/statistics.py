@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
-from orchestrator.db.models import OPEN, UNHAPPY
+from orchestrator.db.columns import OPEN, UNHAPPY
 from orchestrator.db.session import Database
 
 # Both halves use a partial index. What succeeded is not counted: that would read the whole table

@@ -23,7 +23,8 @@ from orchestrator.cron import (
 )
 from orchestrator.db.accepting import accept
 from orchestrator.db.bulk import Insert
-from orchestrator.db.models import OPEN, ScheduleTickRow
+from orchestrator.db.columns import OPEN
+from orchestrator.db.models import ScheduleTickRow
 from orchestrator.db.recording import write_audit
 from orchestrator.record import AuditEntry
 from orchestrator.task import NAMESPACE, Task, TaskId, iso, new_id

@@ -22,7 +22,7 @@ from orchestrator.runtime.letter import letter_of
 from orchestrator.runtime.service import OUTAGE_PAUSE, Stop
 from orchestrator.services.pairing import Item, Pairing
 from orchestrator.streams.consumer import BLOCK, Consumer, Delivery
-from orchestrator.streams.message import decode, decode_event, decode_task
+from orchestrator.streams.message import decode, decode_call, decode_event, decode_task
 from orchestrator.streams.names import RESULTS, TASKS
 
 logger = logging.getLogger("aurora.recorder")
@@ -160,12 +160,14 @@ class Recorder:
             )
             said_by = message.producer or delivery.stream
             if of_results:
+                event = decode_event(message)
                 heard = HeardEvent(
-                    event=decode_event(message),
+                    event=event,
                     stream=delivery.stream,
                     entry_id=delivery.entry_id,
                     at=message.taken,
                     said_by=said_by,
+                    call=decode_call(message, event),
                 )
                 return Item(delivery, heard)
             task = decode_task(message)

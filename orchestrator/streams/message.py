@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
 from orchestrator.errors import MalformedMessage, PayloadTooLarge
-from orchestrator.event import TaskEvent
+from orchestrator.event import EventKind, TaskEvent
 from orchestrator.task import Task, canonical_id, derived_id, idempotent_id, iso, new_id
+from orchestrator.usage import ModelCall
 
 Fields = dict[bytes, bytes]
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -130,6 +131,22 @@ def decode_event(message: Message) -> TaskEvent:
     return _validated(TaskEvent, data if "at" in data else {"at": message.at, **data})
 
 
+def decode_call(message: Message, event: TaskEvent) -> ModelCall | None:
+    """The call of a model that an event `usage` tells of; None of another event.
+
+    Raises MalformedMessage. A call without an id is that of its message.
+    """
+    if event.event is not EventKind.USAGE:
+        return None
+    if event.usage is None:
+        raise MalformedMessage(
+            'an event "usage" has to say what a call of a model cost, as in "usage": {"id": UUID,'
+            ' "model": "openai:gpt-5-mini", "input_tokens": 120, "output_tokens": 8}'
+        )
+    given = {"id": message.id, "at": event.at, **event.usage}
+    return _validated(ModelCall, given, of="usage")
+
+
 def entry_time(entry_id: str) -> datetime:
     """When Redis took the entry, by its own id; a producer may give any, also of no year."""
     try:
@@ -158,15 +175,15 @@ def raw_fields(fields: Mapping[bytes, bytes]) -> dict[str, str]:
     return kept
 
 
-def _validated(model: type[ModelT], given: dict[str, Any]) -> ModelT:
+def _validated(model: type[ModelT], given: dict[str, Any], *, of: str = "data") -> ModelT:
     try:
         return model.model_validate(given)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'/'.join(map(str, each['loc'])) or 'data'}: {each['msg']}"
+            f"{'/'.join(map(str, each['loc'])) or of}: {each['msg']}"
             for each in error.errors(include_url=False, include_input=False, include_context=False)
         )
-        raise MalformedMessage(f"`data`: {problems}") from error
+        raise MalformedMessage(f"`{of}`: {problems}") from error
 
 
 def _object(raw: bytes) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from orchestrator.db.models import A_PERSON, AN_ACT
+from orchestrator.db.columns import A_PERSON, AN_ACT
 from orchestrator.db.session import Database
 from orchestrator.services.auditor import Auditor
 from orchestrator.settings import Settings

@@ -7,7 +7,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from orchestrator.db import schema
-from orchestrator.db.models import Base
+from orchestrator.db.models import TaskRow
 
 
 async def test_the_migrations_make_what_the_models_say(database):
@@ -18,7 +18,7 @@ async def test_the_migrations_make_what_the_models_say(database):
         with warnings.catch_warnings():
             # Of `ix_alerts_entry`: an index over expressions cannot be compared.
             warnings.filterwarnings("ignore", message=".*ix_alerts_entry")
-            return compare_metadata(context, Base.metadata)
+            return compare_metadata(context, TaskRow.metadata)
 
     async with database.transaction() as connection:
         found = await connection.run_sync(compared)

@@ -16,13 +16,21 @@ from orchestrator.db.recording import (
     UPSERT_ATTEMPTS,
     UPSERT_TASKS,
 )
+from orchestrator.db.spending import INSERT_CALLS
 from orchestrator.errors import InvalidInput, Rejected
 from orchestrator.fold import fold
 from orchestrator.formats.normalise import normalise
 from orchestrator.record import HeardEvent, SeenTask, Writes
 from orchestrator.rule import ask
 from orchestrator.services import auditor
-from orchestrator.streams.message import decode, decode_event, decode_task, dump, raw_fields
+from orchestrator.streams.message import (
+    decode,
+    decode_call,
+    decode_event,
+    decode_task,
+    dump,
+    raw_fields,
+)
 from tests.faults.agents import ForTheGuard
 from tests.faults.hostile import mutated, new_id, valid
 from tests.faults.strategies import anything
@@ -38,6 +46,7 @@ def written(writes: Writes) -> None:
         (UPSERT_TASKS, list(writes.tasks.values())),
         (INSERT_RESULTS, list(writes.results.values())),
         (UPSERT_ATTEMPTS, list(writes.attempts.values())),
+        (INSERT_CALLS, list(writes.calls)),
         (INSERT_DEAD_LETTERS, writes.dead_letters),
         (INSERT_AUDIT, writes.audit),
     ):
@@ -56,9 +65,11 @@ def read_task(message) -> None:
 
 
 def read_event(message) -> None:
+    event = decode_event(message)
     heard = HeardEvent(
-        event=decode_event(message), stream="s", entry_id=ENTRY, at=message.taken, said_by="p"
-    )
+        event=event, stream="s", entry_id=ENTRY, at=message.taken, said_by="p",
+        call=decode_call(message, event),
+    )  # fmt: skip
     written(fold({}, [heard]))
 
 
@@ -78,6 +89,11 @@ READERS = {
         read_event,
         {"task_id": new_id(Random(1)), "agent": "a", "event": "succeeded", "attempt": 1,
          "at": "2026-01-01T00:00:00Z", "output": {"n": 1}, "worker": "w"},
+    ),
+    "usage": (
+        read_event,
+        {"task_id": new_id(Random(1)), "agent": "a", "event": "usage", "attempt": 1,
+         "usage": {"id": new_id(Random(2)), "model": "a:b", "input_tokens": 1, "cost_usd": "0.1"}},
     ),
     "act": (
         read_act,

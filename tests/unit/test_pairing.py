@@ -62,6 +62,15 @@ def test_a_task_and_its_end_in_one_batch_do_not_wait():
     assert Pairing().ready([heard(a), seen(a), heard(b)], 10.0) == [seen(a), heard(a), heard(b)]
 
 
+def test_a_call_of_a_model_comes_after_its_task_and_before_what_was_said_later():
+    a, c, _ = ids()
+    pairing = Pairing()
+    call, end = heard(a, EventKind.USAGE), heard(a)
+    assert pairing.ready([seen(a), heard(c)], 10.0) == [heard(c)]
+    assert pairing.ready([call], 10.1) == [seen(a), call]
+    assert pairing.ready([call, end], 10.2) == [call, end]
+
+
 def test_nothing_waits_longer_than_it_should():
     a, b, c = ids()
     pairing = Pairing()

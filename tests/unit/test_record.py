@@ -11,7 +11,8 @@ from orchestrator.errors import DeadReason
 from orchestrator.event import DeadLetter, EventKind, TaskEvent
 from orchestrator.fold import fold
 from orchestrator.record import HeardEvent, SeenTask, TaskRecord
-from orchestrator.task import Task, TaskState, new_id
+from orchestrator.task import Task, TaskState, derived_id, new_id
+from orchestrator.usage import ModelCall
 
 NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 TASK = Task(task_id="0198a5f2-0000-7000-8000-000000000001", agent="triage", input={"n": 1})
@@ -36,6 +37,14 @@ def heard(entry: int, kind: EventKind, *, attempt: int = 1, task_id: str = TASK.
     )  # fmt: skip
 
 
+def spent(entry: int, *, attempt: int = 1, **more) -> HeardEvent:
+    """A call of a model, answered."""
+    said = heard(entry, EventKind.USAGE, attempt=attempt)
+    call_id = derived_id("calls", str(entry))
+    call = ModelCall(id=call_id, model="scripted:one", at=said.event.at, **more)
+    return said._replace(call=call)
+
+
 @dataclass
 class Memory:
     """Tables as dicts, written by the rules of db.recording."""
@@ -45,6 +54,7 @@ class Memory:
     attempts: dict = field(default_factory=dict)
     audit: dict = field(default_factory=dict)
     letters: dict = field(default_factory=dict)
+    calls: dict = field(default_factory=dict)
 
     def take(self, batch) -> None:
         writes = fold(self.tasks, batch)
@@ -54,6 +64,7 @@ class Memory:
         for key, row in writes.attempts.items():
             if key not in self.attempts or self.attempts[key].state == "running":
                 self.attempts[key] = row
+        self.calls.update({each.id: each for each in writes.calls})
         self.audit.update({entry.id: entry for entry in writes.audit})
         self.letters.update({(each.stream, each.entry_id): each for each in writes.dead_letters})
 
@@ -89,6 +100,42 @@ def test_any_order_and_any_batches_come_to_one_end(order, cuts):
     said = [each.action for each in memory.audit.values()]
     assert said.count("task.succeeded") == 1
     assert said.count("task.queued") >= 1
+
+
+CALLS = [spent(2), spent(3), spent(5, attempt=2), spent(7, attempt=2)]  # the last after the end
+
+
+@given(
+    order=st.permutations(HISTORY + CALLS + CALLS[:2]),
+    cuts=st.lists(st.integers(min_value=0, max_value=12), max_size=4),
+)
+def test_every_call_of_a_model_is_kept_once_and_changes_no_state(order, cuts):
+    """Before the task is known, while it runs, after its end: what was spent was spent."""
+    memory = Memory()
+    edges = [0, *sorted(cuts), len(order)]
+    for start, end in pairwise(edges):
+        if start < end:
+            memory.take(order[start:end])
+
+    assert sorted(memory.calls) == sorted(each.call.id for each in CALLS)
+    (row,) = memory.tasks.values()
+    assert (row.state, row.attempt, row.input) == (TaskState.SUCCEEDED, 2, {"n": 1})
+    assert "attempt.superseded" not in {each.action for each in memory.audit.values()}
+
+
+def test_a_call_of_a_task_that_nobody_knows_yet_starts_nothing():
+    """It has a row, for its end to be recorded after; it does not look as if it ran."""
+    memory = Memory()
+    memory.take([spent(2)])
+    (row,) = memory.tasks.values()
+    assert (row.state, row.progress, row.started_at) == (TaskState.QUEUED, 0, None)
+    assert not memory.audit
+
+    later = NOW + timedelta(hours=1)
+    memory.take([seen(3, task=TASK.model_copy(update={"run_at": later}))])
+    (row,) = memory.tasks.values()
+    assert (row.state, row.run_at, row.input) == (TaskState.SCHEDULED, later, {"n": 1})
+    assert [each.action for each in memory.audit.values()] == ["task.scheduled"]
 
 
 def test_an_end_that_is_read_again_is_no_second_end():
