@@ -19,7 +19,7 @@ from orchestrator.context import ModelAccess, RunClock
 from orchestrator.errors import Unavailable as RedisUnavailable
 from orchestrator.model_failure import FailureKind, ModelFailed
 from orchestrator.models.estimate import dollars_of, input_tokens_of
-from orchestrator.models.failures import Scrub, meaning, timed_out
+from orchestrator.models.failures import Scrub, meaning, no_answer, timed_out
 from orchestrator.models.source import Found
 from orchestrator.provider import Answered, Limited, fingerprint
 from orchestrator.spending import Need
@@ -123,6 +123,11 @@ class Metered(WrapperModel):
             except AgentRunError as error:
                 await self._access.drop(call_id)
                 await self._refused(error)
+            except (LookupError, TypeError, ValueError) as error:
+                # The library's own, over a response that is none of its protocol.
+                await self._access.drop(call_id)
+                await self._access.tell(self._sharers, Answered())
+                raise no_answer(self.name, f"{type(error).__name__}: {error}", raw="") from error
             except BaseException:
                 await self._access.drop(call_id)
                 raise

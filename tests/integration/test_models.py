@@ -145,6 +145,27 @@ async def test_a_budget_of_the_call_counts_where_it_is_the_stricter(settings, da
         assert len(await calls_of(parts)) == 2
 
 
+class Spending(Agent[Text, Text]):
+    """Spends 110 tokens in each attempt, and fails."""
+
+    budget = Budget(tokens=200)
+    retry = Retry(max_attempts=5)
+
+    async def run(self, task_input: Text, ctx: RunContext) -> Text:
+        await ctx.ask(pydantic_ai.Agent(answers("ay", tokens=100)), "x")
+        raise ValueError("again")
+
+
+async def test_a_budget_is_the_tasks_and_not_the_attempts(settings, database, monkeypatch):
+    """The third attempt knows what two have spent."""
+    monkeypatch.setattr(Spending, "retry", Retry(max_attempts=5, jitter=lambda: -1.0))
+    async with running(settings, Spending) as parts:
+        set_submitter(parts.submitter)
+        handle = await Spending.delay(Text(text="go"))
+        assert "220 are spent" in await error_of(handle)
+        assert len(await calls_of(parts)) == 2
+
+
 class Malformed(ModelAgent[Text, Verdict]):
     retry = ONCE
     model_agent = pydantic_ai.Agent(answers("no JSON at all"), output_type=Verdict, retries=1)
