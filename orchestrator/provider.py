@@ -33,6 +33,14 @@ class Unavailable:
     retry_after: float | None = None
 
 
+@dataclass(slots=True)
+class Place:
+    """Where one call stands at its provider's gate. The gate writes it; one for each call."""
+
+    number: int = 0  # in the queue; 0 before it has one
+    closings: int = -1  # of the gate when it was let in
+
+
 News = Answered | Limited | Unavailable
 
 

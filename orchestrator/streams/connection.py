@@ -48,9 +48,10 @@ COMMAND_TIMEOUT = 5.0  # seconds for a command's answer
 READER_TIMEOUT = 6.0
 OLDEST = (7, 0)  # Redis: XAUTOCLAIM that names deleted entries, scripts with flags
 SCRIPTS = (
-    "acknowledge", "begin", "claim", "emit", "end", "finish", "hand_back", "hold", "look", "mine",
-    "promote", "renew", "retire", "settle", "spend", "sweep", "take", "take_over",
+    "acknowledge", "admit", "begin", "claim", "emit", "end", "finish", "hand_back", "hold", "look",
+    "mine", "promote", "renew", "retire", "settle", "spend", "sweep", "take", "take_over", "tell",
 )  # fmt: skip
+INCLUDED = ("acknowledged.lua", "gated.lua")
 
 
 class Streams:
@@ -274,5 +275,8 @@ def _options(url: str) -> dict[str, Any]:
 def _source(script: str) -> str:
     folder = files("orchestrator.streams").joinpath("scripts")
     found = folder.joinpath(f"{script}.lua").read_text("utf-8")
-    shared = folder.joinpath("acknowledged.lua").read_text("utf-8")
-    return found.replace("-- include acknowledged.lua", shared)
+    for shared in INCLUDED:
+        if f"-- include {shared}" in found:
+            included = folder.joinpath(shared).read_text("utf-8")
+            found = found.replace(f"-- include {shared}", included)
+    return found

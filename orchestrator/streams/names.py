@@ -121,3 +121,12 @@ class Keys:
     def marker(self, task_id: str) -> str:
         """`<attempt>:<digest>:<end>` of one task: the arbiter of its end."""
         return f"{self.prefix}:task:{task_id}"
+
+    def gate(self, provider: str) -> str:
+        """A hash: what is known of this provider's limits, and who waits."""
+        return f"{self.prefix}:gate:{provider}"
+
+    @property
+    def gates(self) -> str:
+        """A set: the providers whose gate has ever closed."""
+        return f"{self.prefix}:gates"
