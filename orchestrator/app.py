@@ -26,7 +26,7 @@ from orchestrator.runtime.dispatcher import Dispatcher, Limits
 from orchestrator.runtime.isolated import IsolatedRunner
 from orchestrator.runtime.lazy_asker import LazyAsker
 from orchestrator.runtime.lease import Lease
-from orchestrator.runtime.model_access import ModelDesk, OpenGate
+from orchestrator.runtime.model_access import ModelDesk
 from orchestrator.runtime.room import Room
 from orchestrator.runtime.runner import Runner
 from orchestrator.runtime.service import Service, run_services
@@ -36,6 +36,7 @@ from orchestrator.settings import Settings, load_settings
 from orchestrator.streams.arbiter import Arbiter
 from orchestrator.streams.connection import Streams
 from orchestrator.streams.consumer import Consumer
+from orchestrator.streams.gates import Gates
 from orchestrator.streams.names import (
     ALERT_HANDLER,
     ALERTS,
@@ -252,7 +253,7 @@ async def worker(parts: Parts) -> list[Service]:
         submitter=parts.submitter,
         read=parts.read,
         desk=ModelDesk(
-            OpenGate(),
+            Gates(parts.streams),
             Tally(parts.streams, worker=consumer.name, ttl=settings.marker_ttl),
             parts.read,
         ),

@@ -58,8 +58,8 @@ class ModelAccess(Protocol):
         """Ask for leave, by budget and by the provider's gate. Raises ModelFailed, Unavailable."""
         ...
 
-    async def tell(self, provider: str, news: News) -> None:
-        """Tell of the provider, for everybody who shares its key."""
+    async def tell(self, call_id: str, provider: str, news: News) -> None:
+        """Tell what the call showed of the provider, for everybody who shares its key."""
         ...
 
     async def spend(self, call: ModelCall) -> None:

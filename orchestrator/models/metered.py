@@ -118,15 +118,15 @@ class Metered(WrapperModel):
             except TimeoutError as error:
                 await self._access.drop(call_id)
                 # It may have taken it: whoever shares the key learns nothing from our impatience.
-                await self._access.tell(self._sharers, Answered())
+                await self._access.tell(call_id, self._sharers, Answered())
                 raise timed_out(self.name, f"not within {self._timeout:g} s") from error
             except AgentRunError as error:
                 await self._access.drop(call_id)
-                await self._refused(error)
+                await self._refused(call_id, error)
             except (LookupError, TypeError, ValueError) as error:
                 # The library's own, over a response that is none of its protocol.
                 await self._access.drop(call_id)
-                await self._access.tell(self._sharers, Answered())
+                await self._access.tell(call_id, self._sharers, Answered())
                 raise no_answer(self.name, f"{type(error).__name__}: {error}", raw="") from error
             except BaseException:
                 await self._access.drop(call_id)
@@ -157,13 +157,13 @@ class Metered(WrapperModel):
         self._clock.extend(seconds)
         await asyncio.sleep(seconds)
 
-    async def _refused(self, error: AgentRunError) -> None:
+    async def _refused(self, call_id: str, error: AgentRunError) -> None:
         """Tell everybody, and return where asking again makes sense. Raises ModelFailed."""
         found = meaning(error, model=self.name, scrub=self._scrub)
         if isinstance(found, ModelFailed):
-            await self._access.tell(self._sharers, Answered())
+            await self._access.tell(call_id, self._sharers, Answered())
             raise found from error
-        await self._access.tell(self._sharers, found)
+        await self._access.tell(call_id, self._sharers, found)
         if not self._waits and not isinstance(found, Limited):
             raise ModelFailed(
                 FailureKind.PROVIDER_UNAVAILABLE, f"{self.name} is away: {self._scrub(str(error))}"
@@ -183,7 +183,7 @@ class Metered(WrapperModel):
             cost_usd=_price(response),
         )
         await self._access.spend(call)
-        await self._access.tell(self._sharers, Answered())
+        await self._access.tell(call_id, self._sharers, Answered())
 
     def _need(
         self,

@@ -287,7 +287,7 @@ class _Talk:
                 admission = await access.admit(said["call_id"], said["provider"], need)
                 return [admission.wait, admission.tokens_left]
             case "tell":
-                await access.tell(said["provider"], hear_news(said["news"]))
+                await access.tell(said["call_id"], said["provider"], hear_news(said["news"]))
             case "spend":
                 await access.spend(ModelCall.model_validate(said["call"]))
             case _:

@@ -9,7 +9,7 @@ from orchestrator.budget import Budget
 from orchestrator.context import Admission, Query
 from orchestrator.errors import Overloaded, Unavailable
 from orchestrator.model_failure import FailureKind, ModelFailed
-from orchestrator.provider import News
+from orchestrator.provider import News, Place
 from orchestrator.spending import Need, excess
 from orchestrator.streams.consumer import BACKOFF
 from orchestrator.streams.tally import Tally
@@ -33,24 +33,13 @@ FROM model_calls WHERE task_id = :id"""
 class Gate(Protocol):
     """What holds calls back while their provider limits or is away."""
 
-    async def admit(self, provider: str) -> float:
-        """Seconds to wait and then ask again; 0: go."""
+    async def admit(self, provider: str, place: Place) -> float:
+        """Seconds to wait and then ask again with the same place; 0: go."""
         ...
 
-    async def tell(self, provider: str, news: News) -> None:
-        """What a call has told of its provider."""
+    async def tell(self, provider: str, news: News, place: Place) -> None:
+        """What the call that was let in at this place has told of its provider."""
         ...
-
-
-class OpenGate:
-    """Lets everybody through."""
-
-    async def admit(self, provider: str) -> float:
-        del provider
-        return 0.0
-
-    async def tell(self, provider: str, news: News) -> None:
-        del provider, news
 
 
 class ModelDesk:
@@ -108,7 +97,7 @@ class ModelDesk:
 class RunAccess:
     """Implements `context.ModelAccess` for one attempt."""
 
-    __slots__ = ("_attempt", "_budget", "_desk", "_spent", "_task", "_under_way")
+    __slots__ = ("_attempt", "_budget", "_desk", "_places", "_spent", "_task", "_under_way")
 
     def __init__(self, desk: ModelDesk, task: Task, attempt: int, budget: Budget) -> None:
         """Store; nothing is asked before the first call."""
@@ -118,10 +107,12 @@ class RunAccess:
         self._budget = budget
         self._spent: Usage | None = None
         self._under_way: set[str] = set()
+        self._places: dict[str, Place] = {}  # at the provider's gate, by call
 
     async def admit(self, call_id: str, provider: str, need: Need) -> Admission:
         """Raises ModelFailed where the budget does not hold it; Unavailable."""
         left = None
+        place = self._places.setdefault(call_id, Place())
         if self._limited:
             if self._under_way:
                 return Admission(ONE_AT_A_TIME)
@@ -129,19 +120,19 @@ class RunAccess:
             self._under_way.add(call_id)
             try:
                 left = await self._left(need)
-                wait = await self._desk.gate.admit(provider)
+                wait = await self._desk.gate.admit(provider, place)
             except BaseException:
                 self._under_way.discard(call_id)
                 raise
             if wait > 0:
                 self._under_way.discard(call_id)
         else:
-            wait = await self._desk.gate.admit(provider)
+            wait = await self._desk.gate.admit(provider, place)
         return Admission(wait, left)
 
-    async def tell(self, provider: str, news: News) -> None:
-        """Pass it on."""
-        await self._desk.gate.tell(provider, news)
+    async def tell(self, call_id: str, provider: str, news: News) -> None:
+        """Pass it on. Should the call be made again, it stands in the queue as a new one."""
+        await self._desk.gate.tell(provider, news, self._places.pop(call_id, Place()))
 
     async def spend(self, call: ModelCall) -> None:
         """Count it, and tell the record."""

@@ -104,8 +104,8 @@ class Uplink:
         )
         return Admission(*said)
 
-    async def tell(self, provider: str, news: News) -> None:
-        await self.ask("tell", provider=provider, news=say_news(news))
+    async def tell(self, call_id: str, provider: str, news: News) -> None:
+        await self.ask("tell", call_id=call_id, provider=provider, news=say_news(news))
 
     async def spend(self, call: ModelCall) -> None:
         await self.ask("spend", call=call.model_dump(mode="json"))

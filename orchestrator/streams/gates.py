@@ -20,7 +20,7 @@ from orchestrator.provider import Answered, Limited, News, Place, Unavailable
 from orchestrator.streams.channel import Part
 from orchestrator.streams.connection import Streams
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("aurora.gates")
 
 EXACT = 5.0  # seconds: whose turn is sooner comes at it; the others look again half-way
 MOST = 30.0  # seconds between two looks
