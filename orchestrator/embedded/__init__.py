@@ -1,1 +1,1 @@
-"""Valkey and PostgreSQL from wheels, for `aurora dev`, `aurora demo` and tests; not production."""
+"""Valkey, PostgreSQL and a small language model from wheels, for development; not production."""

@@ -2,6 +2,7 @@
 
 ConfigurationError
 ├── EmbeddedServerMissing       no usable binary on this machine
+├── LocalModelMissing           the extra is not installed, or its model's file is not there
 ├── DataDirectoryBusy           somebody else runs a server in this directory
 ├── DataDirectoryUnusable       made by another version or user, or damaged
 ├── PortInUse                   the port that was asked for is taken
@@ -24,6 +25,16 @@ class EmbeddedServerMissing(ConfigurationError):
             " pip install 'aurora-orchestrator[embedded]';"
             f" install {server} so that it is on PATH;"
             f" or set {setting} to a server that already runs"
+        )
+
+
+class LocalModelMissing(ConfigurationError):
+    """There is nothing to run for AURORA_MODEL=local."""
+
+    def __init__(self, why: str, *, remedy: str) -> None:
+        super().__init__(
+            f"AURORA_MODEL=local: {why}; {remedy},"
+            " or name another model (AURORA_MODEL=openai:gpt-5-mini and its key)"
         )
 
 

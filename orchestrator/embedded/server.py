@@ -1,6 +1,6 @@
-"""What both embedded servers have in common: one lifecycle, one directory, one port.
+"""What the embedded servers have in common: one lifecycle, one directory, one port.
 
-EmbeddedValkey and EmbeddedPostgres say what to run and how to tell that it is ready.
+EmbeddedValkey, EmbeddedPostgres and EmbeddedLlama say what to run and how to tell that it is ready.
 """
 
 import contextlib
@@ -23,8 +23,6 @@ READY_SECONDS = 120.0
 READY_POLL_SECONDS = 0.01
 STILL_WAITING_SECONDS = 5.0
 PORT_ATTEMPTS = 3
-# Both servers report the operating system's words; the locale is C (tied.py).
-PORT_TAKEN = "Address already in use"
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +35,13 @@ class EmbeddedServer(ABC):
     """
 
     title: ClassVar[str]
+    # What the log says then. The operating system's words; the locale is C (tied.py).
+    port_taken: ClassVar[str] = "Address already in use"
 
-    def __init__(self, state_dir: Path, *, port: int = 0) -> None:
-        self._state = StateDirectory(state_dir.absolute())
+    def __init__(
+        self, state_dir: Path, *, port: int = 0, lock_seconds: float | None = None
+    ) -> None:
+        self._state = StateDirectory(state_dir.absolute(), lock_seconds)
         self._wanted_port = port
         self._port = 0  # the one last used
         self._process: TiedProcess | None = None
@@ -151,7 +153,7 @@ class EmbeddedServer(ABC):
             time.sleep(READY_POLL_SECONDS)
 
     def _explain_end(self, port: int) -> None:
-        if PORT_TAKEN in self._state.log_tail():
+        if self.port_taken in self._state.log_tail():
             raise PortInUse(self.title, port)
         raise self._failure("ended while it started")
 

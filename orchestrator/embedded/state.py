@@ -26,6 +26,7 @@ class StateDirectory:
     """Paths and files of one server. Starts and stops nothing."""
 
     path: Path
+    lock_seconds: float | None = None  # how long another's lock is waited for, if not so long
 
     @property
     def data(self) -> Path:
@@ -40,7 +41,7 @@ class StateDirectory:
         """Hold the directory for one server; yields the lock's file descriptor.
 
         Whoever inherits the descriptor shares the lock: it is free when the last of them has
-        ended. Raises DataDirectoryBusy when it is not free within LOCK_SECONDS.
+        ended. Raises DataDirectoryBusy when it is not free in time.
         """
         self._create()
         try:
@@ -111,7 +112,8 @@ class StateDirectory:
             raise DataDirectoryUnusable(self.path, str(error)) from error
 
     def _acquire(self, lock: int) -> None:
-        deadline = time.monotonic() + LOCK_SECONDS
+        patience = LOCK_SECONDS if self.lock_seconds is None else self.lock_seconds
+        deadline = time.monotonic() + patience
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -60,7 +60,7 @@ class Neighbours:
         """Hold the lock from now on: the others hear of our end at once."""
         hidden = self._folder / f".{self._file}"
         try:
-            _own(self._folder)
+            own(self._folder)
             number = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
             self._lock = number
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -108,7 +108,7 @@ class Neighbours:
             self._lock = None
 
 
-def _own(folder: Path) -> None:
+def own(folder: Path) -> None:
     """Make it. Raises OSError where somebody else could write there: a lie would be believed."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
