@@ -51,6 +51,8 @@ from orchestrator.streams.neighbours import Neighbours, scope_of, unique_name
 from orchestrator.streams.publisher import Publisher
 from orchestrator.streams.tail import ResultTail
 from orchestrator.streams.tally import Tally
+from orchestrator.tracing.current import set_tracing
+from orchestrator.tracing.opening import open_tracing
 
 if TYPE_CHECKING:
     from orchestrator.api.live import Live
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from orchestrator.db.session import Database
     from orchestrator.db.tasks import TaskStore
     from orchestrator.mqtt import Broker
+    from orchestrator.tracing.spans import Tracing
 
 logger = logging.getLogger("aurora.app")
 
@@ -82,6 +85,12 @@ class Parts:
     def registry(self) -> AgentRegistry:
         """The agents that the settings name. Raises ConfigurationError."""
         return self._registry or load_agents(self.settings.agents)
+
+    @cached_property
+    def tracing(self) -> "Tracing | None":
+        """None where OpenTelemetry's variables name no collector."""
+        content = self.settings.trace_content
+        return open_tracing(os.environ, instance=self.name, content=content)
 
     @cached_property
     def streams(self) -> Streams:
@@ -143,6 +152,7 @@ class Parts:
             durability=self.settings.durability,
             max_payload=self.settings.max_payload,
             room=self.room,
+            tracing=self.tracing,
         )
 
     @cached_property
@@ -190,6 +200,8 @@ class Parts:
             await self.reading.close()
         if "database" in self.__dict__:
             await self.database.close()
+        if "tracing" in self.__dict__ and self.tracing is not None:
+            await self.tracing.close()
         if "neighbours" in self.__dict__:
             self.neighbours.leave()
 
@@ -219,10 +231,12 @@ async def connect(settings: Settings | None = None) -> AsyncIterator[TaskSubmitt
     """
     parts = Parts(settings or load_settings(dict(os.environ)), role="client")
     set_submitter(parts.submitter)
+    set_tracing(parts.tracing)
     try:
         yield parts.submitter
     finally:
         set_submitter(None)
+        set_tracing(None)
         await parts.close()
 
 
@@ -266,6 +280,7 @@ async def worker(parts: Parts) -> list[Service]:
             grace=settings.grace,
         ),
         marker_ttl=settings.marker_ttl,
+        tracing=parts.tracing,
     )
     return [Promoter(parts.streams), dispatcher]
 
@@ -410,6 +425,7 @@ def api_parts(parts: Parts) -> "ApiParts":
         submitter=parts.submitter,
         registry=parts.registry,
         live=parts.live,
+        tracing=parts.tracing,
     )
 
 
@@ -448,6 +464,9 @@ async def run_roles(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    if parts.tracing is not None:
+        parts.tracing.everywhere()
+        set_tracing(parts.tracing)
     try:
         await parts.streams.check_server()
         if not set(roles) <= {"worker", "bridge"}:

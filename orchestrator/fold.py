@@ -143,7 +143,7 @@ class _Fold:
         for name in (
             "digest", "queue", "priority", "tenant", "input", "metadata", "idempotency_key",
             "parent_id", "root_id", "expires_at", "budget", "created_at", "published_at", "stream",
-            "entry_id",
+            "entry_id", "traceparent",
         ):  # fmt: skip
             setattr(record, name, getattr(fresh, name))
         if fresh.progress > record.progress:  # of its events only calls of models were read
@@ -163,6 +163,7 @@ class _Fold:
         first_sight = record.published_at is None
         record.published_at = record.published_at or seen.at
         record.stream, record.entry_id = seen.stream, seen.entry_id
+        record.traceparent = record.traceparent or fresh.traceparent
         if fresh.progress > record.progress and not record.state.is_terminal:
             before = record.state
             record.state, record.progress = fresh.state, fresh.progress

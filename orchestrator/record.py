@@ -48,6 +48,7 @@ class TaskRecord:
     root_id: TaskId | None = None
     expires_at: datetime | None = None
     budget: dict[str, Any] | None = None  # as JSON
+    traceparent: str | None = None
 
 
 class SeenTask(NamedTuple):
@@ -247,6 +248,7 @@ def accepted(task: Task, *, digest: str, now: datetime, published: bool = False)
         root_id=task.root_id,
         expires_at=task.expires_at,
         budget=_json(task.budget) if task.budget else None,
+        traceparent=task.traceparent,
     )
 
 

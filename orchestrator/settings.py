@@ -103,6 +103,9 @@ class Settings(BaseSettings):
     mqtt_max_payload: int = Field(default=64 * 1024, ge=16, le=1024 * 1024)  # bytes of a message
     bridge_mappings: str = "bridge.toml"
 
+    # Traces; where they go is for OpenTelemetry's own variables to say (docs/traces.md)
+    trace_content: bool = False  # models' prompts and answers in their spans
+
     # HTTP
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)

@@ -22,6 +22,7 @@ from pydantic import (
     StringConstraints,
     field_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 from uuid_utils import uuid7
 
 from orchestrator.budget import Budget
@@ -148,6 +149,8 @@ class Task(BaseModel):
     tenant: Name = "default"
     budget: Budget | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
+    # The span that sent it (W3C). Beside `data` in its entry, never in it.
+    traceparent: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
 
     @field_validator("task_id", "parent_id", "root_id")
     @classmethod

@@ -67,6 +67,10 @@ def create_app(parts: ApiParts) -> FastAPI:
     _include(app, health.router, guarded=False)
     app.add_route("/asyncapi.json", _streams, include_in_schema=False)
     problems.install(app)
+    if parts.tracing is not None:
+        from orchestrator.api.traced import Traced  # noqa: PLC0415 - loads OpenTelemetry
+
+        app.add_middleware(Traced, tracing=parts.tracing)
     # The last one added is the first to see a request.
     app.add_middleware(
         Authentication,

@@ -1,7 +1,7 @@
 """What the application is given, and how a route gets at it."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -13,6 +13,9 @@ from orchestrator.runtime.submitter import TaskSubmitter
 from orchestrator.settings import Settings
 from orchestrator.streams.connection import Streams
 from orchestrator.streams.publisher import Publisher
+
+if TYPE_CHECKING:
+    from orchestrator.tracing.spans import Tracing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,7 @@ class ApiParts:
     submitter: TaskSubmitter
     registry: AgentRegistry
     live: Live
+    tracing: "Tracing | None" = None
 
 
 async def _parts(request: HTTPConnection) -> ApiParts:

@@ -6,6 +6,7 @@ import sys
 from datetime import UTC, datetime
 
 from orchestrator.cli.output import harmless
+from orchestrator.tracing.current import log_fields
 
 # What every record has; the rest was given with `extra`.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
@@ -37,6 +38,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        said |= log_fields()  # of whoever logs: it is formatted there and then
         said.update((key, value) for key, value in vars(record).items() if key not in _OWN)
         if record.exc_info:
             said["stack"] = self.formatException(record.exc_info)

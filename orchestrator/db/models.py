@@ -55,6 +55,7 @@ class TaskRow(Base):
     cancel_requested_at: Mapped[datetime | None]
     cancel_requested_by: Mapped[str | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    traceparent: Mapped[str | None]  # the span that sent it, for who publishes it again
 
     __table_args__ = (
         Index("ix_tasks_created", "created_at", "id"),

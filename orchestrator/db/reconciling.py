@@ -107,6 +107,7 @@ def as_open(row: TaskRow) -> OpenTask:
             tenant=row.tenant,
             metadata=row.meta or {},
             budget=None if row.budget is None else Budget.model_validate(row.budget),
+            traceparent=row.traceparent,
         )
     return OpenTask(
         task_id=row.id,

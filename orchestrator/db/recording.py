@@ -29,6 +29,7 @@ TASK_COLUMNS = {
     "started_at": "timestamptz", "finished_at": "timestamptz", "queue": "text", "priority": "text",
     "tenant": "text", "input": "jsonb", "metadata": "jsonb", "idempotency_key": "text",
     "parent_id": "uuid", "root_id": "uuid", "expires_at": "timestamptz", "budget": "jsonb",
+    "traceparent": "text",
 }  # fmt: skip
 # What a later report changes; where the last message was seen; and what the message asked for,
 # which is filled in once, as an event can be recorded before it.
@@ -58,7 +59,8 @@ UPSERT_TASKS = Insert(
     )
     + ", "
     + ", ".join(f"{name} = coalesce(excluded.{name}, tasks.{name})" for name in SEEN)
-    + ", "
+    # The span that sent it first: a task that was accepted before a span could be told of has none.
+    + ", traceparent = coalesce(tasks.traceparent, excluded.traceparent), "
     + ", ".join(
         f'"{name}" = CASE WHEN tasks.digest IS NULL THEN excluded."{name}" ELSE tasks."{name}" END'
         for name in ASKED_FOR

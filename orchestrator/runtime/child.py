@@ -15,22 +15,28 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from orchestrator.client import set_submitter
 from orchestrator.context import RunClock, RunContext
 from orchestrator.errors import OrchestratorError
+from orchestrator.outcome import Outcome
 from orchestrator.registry import find_agent
 from orchestrator.runtime.dialogue import Start, say_outcome
 from orchestrator.runtime.lazy_asker import LazyAsker
 from orchestrator.runtime.runner import Runner
 from orchestrator.runtime.uplink import RemoteSubmitter, Uplink, UplinkHandler
 from orchestrator.spending import budget_of
+from orchestrator.tracing.current import set_tracing
+from orchestrator.tracing.opening import open_tracing
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 OOM_SCORE = "500"  # of 1000; a worker has 0
+# Seconds for its spans to be sent before the result is said. A collector that is away gets no
+# second try within them, and a timeout is still said before the worker's own patience ends.
+EXPORT_TIMEOUT = 0.5
 HANGS_AFTER = 0.5  # seconds past the timeout; the worker kills at a whole one
 
 
@@ -72,8 +78,31 @@ async def _attempt(start: Start, uplink: Uplink) -> None:
     # What hangs writes down where, before the worker kills it: from C, whatever holds the lock.
     faulthandler.dump_traceback_later(agent.timeout.total_seconds() + HANGS_AFTER)
     with ThreadPoolExecutor(max_workers=1) as threads:
-        outcome = await Runner(threads, max_output=start.max_output).run(agent, context)
+        runner = Runner(threads, max_output=start.max_output)
+        outcome = await (
+            runner.run(agent, context)
+            if start.traceparent is None
+            else _traced(start, lambda: runner.run(agent, context))
+        )
         _end(lambda: uplink.say("result", outcome=say_outcome(outcome)))
+
+
+async def _traced(start: Start, run: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    """Run with spans of this process', which are in the attempt's trace and sent before its end."""
+    tracing = open_tracing(
+        os.environ,
+        instance=f"{start.worker}.{os.getpid()}",
+        content=start.trace_content,
+        timeout=EXPORT_TIMEOUT,
+    )
+    if tracing is None:
+        return await run()
+    tracing.everywhere()
+    set_tracing(tracing)
+    with tracing.under(start.traceparent):
+        outcome = await run()
+    tracing.flush()
+    return outcome
 
 
 def _end(last_words: Callable[[], None]) -> None:

@@ -243,11 +243,12 @@ def _next_message(ending: Ending) -> bytes:
 
 
 def _message(stream: str, task: Task) -> bytes:
-    return to_json(
-        {
-            "stream": stream,
-            "id": task.task_id,
-            "data": dump(task).decode(),
-            "producer": "delayed",
-        }
-    )
+    said = {
+        "stream": stream,
+        "id": task.task_id,
+        "data": dump(task).decode(),
+        "producer": "delayed",
+    }
+    if task.traceparent is not None:
+        said["traceparent"] = task.traceparent
+    return to_json(said)

@@ -53,6 +53,8 @@ class Start(BaseModel):
     cpu_limit: timedelta | None
     max_output: int  # bytes
     log_level: int
+    traceparent: str | None = None  # of the attempt's span; None: nobody wants the child's
+    trace_content: bool = False
 
 
 def line_limit(max_output: int) -> int:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.agent import Agent, Isolation
 from orchestrator.client import Submitter, set_submitter
@@ -34,12 +34,16 @@ from orchestrator.runtime.lease import EXIT_BLOCKED, Held, Lease, hand_back
 from orchestrator.runtime.model_access import ModelDesk
 from orchestrator.runtime.runner import Runner
 from orchestrator.runtime.service import Stop, every
+from orchestrator.runtime.traced import tell_unbegun, traced
 from orchestrator.runtime.voice import Voice
 from orchestrator.spending import budget_of
 from orchestrator.streams.consumer import Consumer, Delivery
 from orchestrator.streams.lanes import steps
 from orchestrator.streams.names import RECORDER, RESULTS, TASKS
 from orchestrator.streams.publisher import Publisher
+
+if TYPE_CHECKING:
+    from orchestrator.tracing.spans import Tracing
 
 logger = logging.getLogger("aurora.dispatcher")
 
@@ -79,6 +83,7 @@ class Dispatcher:
         queues: Sequence[str],
         limits: Limits,
         marker_ttl: timedelta,
+        tracing: "Tracing | None" = None,
     ) -> None:
         """Store."""
         self.consumer = consumer
@@ -93,6 +98,7 @@ class Dispatcher:
         self.asker = asker
         self.queues = queues
         self.limits = limits
+        self.tracing = tracing
         self.streams = publisher.streams
         self._marker_ttl = int(marker_ttl.total_seconds() * 1000)
         self._completion = Completion(
@@ -213,7 +219,7 @@ class Dispatcher:
             if (question := question_of(boarded)) is not None:
                 asked.append((boarded, question))
             elif isinstance(boarded, Ending):
-                self._completion.add(boarded)
+                self._end_unbegun(boarded)
         if not asked:
             return
         answers = await self.streams.run(
@@ -226,7 +232,12 @@ class Dispatcher:
             if isinstance(found, Flight):
                 self._start(found)
             else:
-                self._completion.add(found)
+                self._end_unbegun(found)
+
+    def _end_unbegun(self, ending: Ending) -> None:
+        if self.tracing is not None:
+            tell_unbegun(self.tracing, ending, self.consumer)
+        self._completion.add(ending)
 
     def _start(self, flight: Flight) -> None:
         key = flight.key
@@ -249,12 +260,13 @@ class Dispatcher:
             # After a crash the start is told at once: should it crash again, the record knows.
             await self._voice.announce_one(flight)
         turn = self._turns.get(agent.name)
+        attempt = self._attempt if self.tracing is None else self._traced
         try:
             if turn is None:
-                outcome = await self._attempt(flight, agent)
+                outcome = await attempt(flight, agent)
             else:
                 async with turn:
-                    outcome = await self._attempt(flight, agent)
+                    outcome = await attempt(flight, agent)
         except asyncio.CancelledError:
             if flight.dropped is None:
                 raise
@@ -269,6 +281,12 @@ class Dispatcher:
                      extra={"event": "dispatcher.surprised"})  # fmt: skip
         fault = Fault(type=type(error).__name__, message=f"a fault in the worker: {error}")
         self._completion.add(flight.ending(Failed(fault)))
+
+    async def _traced(self, flight: Flight, agent: Agent[Any, Any]) -> Outcome:
+        assert self.tracing is not None  # noqa: S101 - or `_attempt` is called
+        return await traced(
+            self.tracing, flight, self.consumer, lambda: self._attempt(flight, agent)
+        )
 
     async def _attempt(self, flight: Flight, agent: Agent[Any, Any]) -> Outcome:
         flight.started_at = datetime.now(UTC)

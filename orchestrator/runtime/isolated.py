@@ -37,6 +37,7 @@ from orchestrator.runtime.runner import retry_or_fail, timeout_fault
 from orchestrator.spending import Need
 from orchestrator.task import Durability, Task
 from orchestrator.usage import ModelCall
+from orchestrator.tracing.current import current_tracing
 
 logger = logging.getLogger("aurora.isolated")
 
@@ -171,6 +172,7 @@ class _Talk:
 
     async def begin(self) -> None:
         """Say what to run."""
+        tracing = current_tracing()
         start = Start(
             nonce=self._nonce,
             parent=os.getpid(),
@@ -184,6 +186,9 @@ class _Talk:
             cpu_limit=self.agent.cpu_limit,
             max_output=self._max_output,
             log_level=self.ctx.logger.getEffectiveLevel(),
+            # It would wait for a collector that is away, at its end and again for each attempt.
+            traceparent=tracing.traceparent() if tracing and tracing.delivering else None,
+            trace_content=tracing.content if tracing else False,
         )
         await self.child.say(encode(start.model_dump(mode="json")))
 

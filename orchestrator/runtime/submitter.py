@@ -9,7 +9,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.client import Receipt
 from orchestrator.errors import Overloaded, TaskNotFound, Unavailable
@@ -21,6 +21,9 @@ from orchestrator.streams.message import check_size
 from orchestrator.streams.publisher import Publisher
 from orchestrator.streams.tail import ResultTail
 from orchestrator.task import Durability, Task, TaskId, TaskState
+
+if TYPE_CHECKING:
+    from orchestrator.tracing.spans import Sending, Tracing
 
 logger = logging.getLogger("aurora.submitter")
 
@@ -66,6 +69,7 @@ class TaskSubmitter:
         durability: Durability,
         max_payload: int,
         room: Room,
+        tracing: "Tracing | None" = None,
     ) -> None:
         """Store. `store` is called when the record is first needed: it loads SQLAlchemy."""
         self.publisher = publisher
@@ -75,6 +79,7 @@ class TaskSubmitter:
         self._store = store
         self._tail = tail
         self._arbiter = arbiter
+        self._tracing = tracing
         self._group_commit = GroupCommit(
             commit=lambda asked: store().accept_new(asked), publish=self._publish
         )
@@ -85,19 +90,12 @@ class TaskSubmitter:
         self, task: Task, *, durability: Durability | None = None, session: Any = None
     ) -> Receipt:
         """Accept one task. Raises TaskIdConflict, PayloadTooLarge, Unavailable, Overloaded."""
-        if session is not None:
-            check_size(task, self.max_payload)
-            await self._admit(1, Durability.DATABASE)
-            created = await self._store().accept_in(
-                session,
-                [task],
-                actor=self.publisher.producer,
-                publish=self.publish_accepted,
-            )
-            return Receipt(
-                task_id=task.task_id, created=created[task.task_id], state=_first_state(task)
-            )
-        return (await self.submit_many([task], durability=durability))[0]
+        if session is None:
+            return (await self.submit_many([task], durability=durability))[0]
+        if self._tracing is None:
+            return await self._submit_in(session, task)
+        with self._sending(self._tracing, [task]) as ((named,), _):
+            return await self._submit_in(session, named)
 
     async def submit_many(
         self,
@@ -108,6 +106,17 @@ class TaskSubmitter:
     ) -> list[Receipt]:
         """Accept many, in order; with durability `database` all or none. Raises as `submit`."""
         chosen = durability or self.durability
+        if self._tracing is None or not tasks:
+            return await self._submit(tasks, chosen, actor)
+        with self._sending(self._tracing, tasks) as (named, sending):
+            receipts = await self._submit(named, chosen, actor)
+            if len(receipts) == 1:
+                sending.sent(receipts[0].entry_id)
+            return receipts
+
+    async def _submit(
+        self, tasks: Sequence[Task], chosen: Durability, actor: str | None
+    ) -> list[Receipt]:
         await self._admit(len(tasks), chosen)
         if chosen is Durability.STREAM:
             entry_ids = await self.publisher.publish_many(tasks, limit=self.max_payload)
@@ -148,7 +157,10 @@ class TaskSubmitter:
         if room < len(tasks):
             _deferred(len(tasks) - room, "Redis has all that it may hold")
         self.room.given(min(room, len(tasks)))
-        await self._publish(tasks[:room])
+        if self._tracing is None:
+            await self._publish(tasks[:room])
+        else:
+            await self._publish_each(self._tracing, tasks[:room])
 
     async def ended(
         self,
@@ -228,6 +240,44 @@ class TaskSubmitter:
             _deferred(len(tasks), error)
             return {}
         return {task.task_id: entry for task, entry in zip(tasks, entry_ids, strict=True)}
+
+    async def _publish_each(self, tracing: "Tracing", tasks: Sequence[Task]) -> None:
+        """Publish tasks that are no business of each other: those without a span get their own."""
+        with contextlib.ExitStack() as spans:
+            opened = {
+                task.task_id: spans.enter_context(self._sending(tracing, [task]))
+                for task in tasks
+                if task.traceparent is None
+            }
+            named = {task_id: named[0] for task_id, (named, _) in opened.items()}
+            entries = await self._publish([named.get(task.task_id, task) for task in tasks])
+            for task_id, (_, sending) in opened.items():
+                sending.sent(entries.get(task_id))
+
+    def _sending(
+        self, tracing: "Tracing", tasks: Sequence[Task]
+    ) -> contextlib.AbstractContextManager[tuple[list[Task], "Sending"]]:
+        keys = self.publisher.streams.keys
+        lanes = {keys.lane(task.queue, task.priority) for task in tasks}
+        return tracing.sending(
+            tasks,
+            destination=lanes.pop() if len(lanes) == 1 else keys.tasks,
+            producer=self.publisher.producer,
+        )
+
+    async def _submit_in(self, session: Any, task: Task) -> Receipt:
+        """Accept a task in the caller's transaction."""
+        check_size(task, self.max_payload)
+        await self._admit(1, Durability.DATABASE)
+        created = await self._store().accept_in(
+            session,
+            [task],
+            actor=self.publisher.producer,
+            publish=self.publish_accepted,
+        )
+        return Receipt(
+            task_id=task.task_id, created=created[task.task_id], state=_first_state(task)
+        )
 
     async def _first_news(self, task_id: TaskId, since: str | None) -> TaskEvent:
         """From the stream when it says so, from the record when the stream no longer does."""

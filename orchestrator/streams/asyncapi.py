@@ -52,6 +52,10 @@ _HEADERS: dict[str, Any] = {
         },
         "version": {"type": "string", "description": "of this format", "default": "1"},
         "producer": {"type": "string", "description": "who wrote it"},
+        "traceparent": {
+            "type": "string",
+            "description": "the span that sent it (W3C Trace Context); what is none is ignored",
+        },
     },
 }
 

@@ -16,6 +16,7 @@ from orchestrator.errors import MalformedMessage, PayloadTooLarge
 from orchestrator.event import EventKind, TaskEvent
 from orchestrator.task import Task, canonical_id, derived_id, idempotent_id, iso, new_id
 from orchestrator.usage import ModelCall
+from orchestrator.tracing.current import valid_traceparent
 
 Fields = dict[bytes, bytes]
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -42,6 +43,7 @@ class Message(NamedTuple):
     taken: datetime  # when Redis took the entry
     producer: str | None = None
     timestamp: str | None = None  # what the producer wrote
+    traceparent: str | None = None  # the span that sent it, where the producer names one
 
     @property
     def at(self) -> datetime:
@@ -55,17 +57,25 @@ class Message(NamedTuple):
 
 
 def encode(
-    data: BaseModel | bytes, *, message_id: str | None = None, at: datetime, producer: str
+    data: BaseModel | bytes,
+    *,
+    message_id: str | None = None,
+    at: datetime,
+    producer: str,
+    traceparent: str | None = None,
 ) -> dict[str, str | bytes]:
     """The fields of one entry; `data` is a model or JSON already serialised."""
     body = data if isinstance(data, bytes) else dump(data)
-    return {
+    fields: dict[str, str | bytes] = {
         "id": message_id or new_id(),
         "timestamp": iso(at),
         "data": body,
         "version": "1",
         "producer": producer,
     }
+    if traceparent is not None:
+        fields["traceparent"] = traceparent
+    return fields
 
 
 def dump(model: BaseModel) -> bytes:
@@ -100,6 +110,7 @@ def decode(fields: Fields, *, stream: str, entry_id: str, limit: int | None = No
         taken=entry_time(entry_id),
         producer=_text(fields.get(b"producer")),
         timestamp=_text(fields.get(b"timestamp")),
+        traceparent=valid_traceparent(fields.get(b"traceparent")),
     )
 
 
@@ -112,7 +123,7 @@ def decode_task(message: Message) -> Task:
         raise MalformedMessage(
             f'"input" is {_kind(data["input"])}; it must be an object, as in {{"input": {{}}}}'
         )
-    given = {"input": {}, **data}
+    given = {"input": {}, **data, "traceparent": message.traceparent}
     for moment in ("run_at", "expires_at"):
         given[moment] = _aware(data.get(moment))
     if not given.get("task_id"):

@@ -108,5 +108,11 @@ class Publisher:
     def _entry(
         self, task: Task, body: bytes, at: datetime, message_id: str | None = None
     ) -> tuple[str, dict[str, Any]]:
-        fields = encode(body, message_id=message_id or task.task_id, at=at, producer=self.producer)
+        fields = encode(
+            body,
+            message_id=message_id or task.task_id,
+            at=at,
+            producer=self.producer,
+            traceparent=task.traceparent,
+        )
         return self.streams.keys.lane(task.queue, task.priority), fields

@@ -10,8 +10,12 @@ for _, task in ipairs(due) do
   local body = redis.call('HGET', KEYS[2], task)
   if body then
     local message = cjson.decode(body)
-    redis.call('XADD', message['stream'], '*', 'id', message['id'], 'timestamp', ARGV[2],
-      'data', message['data'], 'producer', message['producer'])
+    local fields = {'id', message['id'], 'timestamp', ARGV[2],
+      'data', message['data'], 'producer', message['producer']}
+    if message['traceparent'] then
+      fields[9], fields[10] = 'traceparent', message['traceparent']
+    end
+    redis.call('XADD', message['stream'], '*', unpack(fields))
   end
   redis.call('ZREM', KEYS[1], task)
   redis.call('HDEL', KEYS[2], task)
