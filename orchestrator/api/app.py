@@ -1,6 +1,7 @@
 """Puts the application together from its parts; the composition root calls this and serves it."""
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -26,6 +27,9 @@ from orchestrator.api.routes.health import Readiness
 from orchestrator.db.keys import find
 from orchestrator.streams.asyncapi import asyncapi
 
+if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig  # of newer versions alone
+
 # What is called by a name (`/tasks/bulk`, `/alerts/live`) stands before what is called by an id.
 GUARDED = (
     live.tasks,
@@ -40,6 +44,11 @@ GUARDED = (
     alerts.router,
     investigations.router,
 )
+
+# FastAPI's own spans are made for whoever knocks, and have the query in them; ours: `api.traced`.
+NO_TELEMETRY: "TelemetryConfig" = {
+    "tracing": False, "metrics": False, "logs": False, "auto_configure": False,
+}  # fmt: skip
 
 
 def create_app(parts: ApiParts) -> FastAPI:
@@ -57,6 +66,7 @@ def create_app(parts: ApiParts) -> FastAPI:
         redoc_url=None,
         # A redirect would send a body, and with it a key, a second time.
         redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
     )
     app.state.parts = parts
     app.state.metrics = Metrics(parts)

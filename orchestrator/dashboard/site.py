@@ -8,7 +8,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from orchestrator.api.app import create_app
+from orchestrator.api.app import NO_TELEMETRY, create_app
 from orchestrator.api.auth import KeyCache, scope_of
 from orchestrator.api.metrics import Measured
 from orchestrator.api.parts import ApiParts
@@ -86,7 +86,10 @@ def create_site(parts: ApiParts, *, reading: Database) -> Site:
 
 
 def _create_pages(parts: ApiParts, *, reading: Database, api: FastAPI) -> FastAPI:
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
+    )  # fmt: skip
     assets = Assets()
     app.state.parts = parts
     app.state.reading = reading

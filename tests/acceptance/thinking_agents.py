@@ -1,0 +1,81 @@
+"""Agents that the tests of traces load: models of pydantic-ai's own for tests, and no provider."""
+
+from datetime import timedelta
+from typing import Any
+
+import pydantic_ai
+from pydantic_ai.models.test import TestModel
+
+from orchestrator import Agent, Retry, RunContext
+from orchestrator.tracing.current import model_instrumentation
+
+Given = dict[str, Any]
+
+
+class Secretive(Exception):  # noqa: N818 - as ours
+    """Its text quotes what it was given, as many do."""
+
+
+def thinker(answer: str, **options: Any) -> pydantic_ai.Agent[None, str]:
+    """An agent with one tool, instrumented as the process is."""
+    found = pydantic_ai.Agent(
+        TestModel(custom_output_text=answer),
+        name="thinker",
+        instructions="INSTRUCTIONS-canary",
+        **options,
+    )
+    found.instrument = model_instrumentation()
+
+    @found.tool_plain
+    def look_up(host: str) -> str:
+        """What is known of a host."""
+        return f"TOOL-canary {host}"
+
+    return found
+
+
+class Shouted(Agent[Given, str]):
+    """Has a task of its own, below its parent."""
+
+    name = "shouted"
+
+    async def run(self, task_input: Given, ctx: RunContext) -> str:
+        return "quiet"
+
+
+class Think(Agent[Given, str]):
+    """Asks a model that calls a tool, and starts another task."""
+
+    name = "think"
+    retry = Retry(max_attempts=2, base=timedelta(milliseconds=10))
+
+    async def run(self, task_input: Given, ctx: RunContext) -> str:
+        if task_input.get("fail") and ctx.attempt == 1:
+            raise Secretive(f"could not: {task_input}")
+        await Shouted.delay({})
+        found = await thinker("ANSWER-canary").run(f"PROMPT-canary {task_input}")
+        ctx.logger.warning("thought")
+        return found.output
+
+
+class ThinkAlone(Think):
+    """The same in a process of its own."""
+
+    name = "think_alone"
+    isolation = "process"
+
+
+class Blunder(Agent[Given, str]):
+    """Its tool raises an error that quotes the input."""
+
+    name = "blunder"
+    retry = Retry(max_attempts=1)
+
+    async def run(self, task_input: Given, ctx: RunContext) -> str:
+        model = thinker("ANSWER-canary")
+
+        @model.tool_plain
+        def blunder() -> str:
+            raise Secretive(f"it was {task_input}")
+
+        return (await model.run("PROMPT-canary")).output
