@@ -100,6 +100,7 @@ def decode(fields: Fields, *, stream: str, entry_id: str, limit: int | None = No
     if limit is not None and size > limit:
         raise PayloadTooLarge(size, limit)
     raw = fields.get(b"data")
+    sent_by = fields.get(b"traceparent")
     if raw is None:
         raise MalformedMessage(
             'no field `data`; an entry needs data=\'{"agent": ..., "input": {...}}\''
@@ -110,7 +111,7 @@ def decode(fields: Fields, *, stream: str, entry_id: str, limit: int | None = No
         taken=entry_time(entry_id),
         producer=_text(fields.get(b"producer")),
         timestamp=_text(fields.get(b"timestamp")),
-        traceparent=valid_traceparent(fields.get(b"traceparent")),
+        traceparent=None if sent_by is None else valid_traceparent(sent_by),
     )
 
 
@@ -123,7 +124,9 @@ def decode_task(message: Message) -> Task:
         raise MalformedMessage(
             f'"input" is {_kind(data["input"])}; it must be an object, as in {{"input": {{}}}}'
         )
-    given = {"input": {}, **data, "traceparent": message.traceparent}
+    given = {"input": {}, **data}
+    if message.traceparent is not None or "traceparent" in data:
+        given["traceparent"] = message.traceparent  # the entry's, whatever `data` calls so
     for moment in ("run_at", "expires_at"):
         given[moment] = _aware(data.get(moment))
     if not given.get("task_id"):

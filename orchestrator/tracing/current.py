@@ -43,8 +43,6 @@ def log_fields() -> dict[str, str]:
     return {} if tracing is None else tracing.log_fields()
 
 
-def valid_traceparent(raw: bytes | None) -> str | None:
+def valid_traceparent(raw: bytes) -> str | None:
     """A `traceparent` that another program sent; None where it is none, whatever its length."""
-    if raw is None or _TRACEPARENT.fullmatch(raw) is None:
-        return None
-    return raw.decode()
+    return None if _TRACEPARENT.fullmatch(raw) is None else raw.decode()

@@ -127,7 +127,7 @@ async def system(
 async def test_a_task_is_one_trace_and_its_content_is_nowhere(
     settings, database, streams, collected, tmp_path
 ):
-    """POST, send, process, agent, model and tool: one trace id, each the child of what led to it."""
+    """POST, send, process, agent, model and tool: one trace id, each the child of its cause."""
     async with system(settings, database, collected, tmp_path) as running:
         task_id = await running.submit("think")
         tool = await running.span("execute_tool look_up")

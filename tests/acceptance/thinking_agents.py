@@ -12,7 +12,7 @@ from orchestrator.tracing.current import model_instrumentation
 Given = dict[str, Any]
 
 
-class Secretive(Exception):  # noqa: N818 - as ours
+class Secretive(Exception):
     """Its text quotes what it was given, as many do."""
 
 
