@@ -36,8 +36,8 @@ from orchestrator.runtime.dialogue import (
 from orchestrator.runtime.runner import retry_or_fail, timeout_fault
 from orchestrator.spending import Need
 from orchestrator.task import Durability, Task
-from orchestrator.usage import ModelCall
 from orchestrator.tracing.current import current_tracing
+from orchestrator.usage import ModelCall
 
 logger = logging.getLogger("aurora.isolated")
 

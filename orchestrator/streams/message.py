@@ -15,8 +15,8 @@ from pydantic_core import from_json, to_json
 from orchestrator.errors import MalformedMessage, PayloadTooLarge
 from orchestrator.event import EventKind, TaskEvent
 from orchestrator.task import Task, canonical_id, derived_id, idempotent_id, iso, new_id
-from orchestrator.usage import ModelCall
 from orchestrator.tracing.current import valid_traceparent
+from orchestrator.usage import ModelCall
 
 Fields = dict[bytes, bytes]
 ModelT = TypeVar("ModelT", bound=BaseModel)
