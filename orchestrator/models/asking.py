@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import pydantic_ai
+from pydantic_ai.capabilities import Instrumentation
 from pydantic_ai.exceptions import (
     OutputTokenLimitExceeded,
     UnexpectedModelBehavior,
@@ -21,6 +22,7 @@ from orchestrator.models.failures import raw_answer, unusable
 from orchestrator.models.metered import Metered
 from orchestrator.models.source import LocalModel, ModelSource
 from orchestrator.redaction import REDACTED
+from orchestrator.tracing.current import model_instrumentation
 
 DepsT = TypeVar("DepsT")
 AnswerT = TypeVar("AnswerT")
@@ -52,6 +54,10 @@ class ModelAsker:
         if ctx.access is None:
             raise ConfigurationError("models can be asked within a task only")
         given = dict(options)
+        traced = model_instrumentation()
+        if traced is not None and not agent.instrument:
+            traces = Instrumentation(settings=traced)
+            given["capabilities"] = [*(given.get("capabilities") or ()), traces]
         with pydantic_ai.capture_run_messages() as messages:
             model = Metered(
                 await self._source.get(_wanted(agent, given.pop("model", None))),

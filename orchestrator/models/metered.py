@@ -74,7 +74,7 @@ class Metered(WrapperModel):
 
         need = self._need(messages, model_settings, model_request_parameters)
         call_id, began, response = await self._admitted(need, model_settings, send)
-        await self._answered(call_id, began, response)
+        await self._answered(call_id, began, response, model_request_parameters)
         return response
 
     @asynccontextmanager
@@ -100,7 +100,7 @@ class Metered(WrapperModel):
             yield stream
         finally:
             await opened.__aexit__(None, None, None)
-            await self._answered(call_id, began, stream.get())
+            await self._answered(call_id, began, stream.get(), model_request_parameters)
 
     async def _admitted(
         self,
@@ -169,7 +169,13 @@ class Metered(WrapperModel):
                 FailureKind.PROVIDER_UNAVAILABLE, f"{self.name} is away: {self._scrub(str(error))}"
             ) from error
 
-    async def _answered(self, call_id: str, began: float, response: ModelResponse) -> None:
+    async def _answered(
+        self,
+        call_id: str,
+        began: float,
+        response: ModelResponse,
+        parameters: ModelRequestParameters,
+    ) -> None:
         usage = response.usage
         call = ModelCall(
             id=call_id,
@@ -179,7 +185,7 @@ class Metered(WrapperModel):
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cached_tokens=usage.cache_read_tokens,
-            tool_calls=_tool_calls(response),
+            tool_calls=_tool_calls(response, parameters),
             cost_usd=_price(response),
         )
         await self._access.spend(call)
@@ -209,8 +215,12 @@ class Metered(WrapperModel):
         return found
 
 
-def _tool_calls(response: ModelResponse) -> int:
-    return sum(isinstance(part, ToolCallPart) for part in response.parts)
+def _tool_calls(response: ModelResponse, parameters: ModelRequestParameters) -> int:
+    """Calls of functions; an answer in the form of a call is none."""
+    outputs = {each.name for each in parameters.output_tools}
+    return sum(
+        isinstance(part, ToolCallPart) and part.tool_name not in outputs for part in response.parts
+    )
 
 
 def _price(response: ModelResponse) -> Decimal | None:

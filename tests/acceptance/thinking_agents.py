@@ -7,7 +7,6 @@ import pydantic_ai
 from pydantic_ai.models.test import TestModel
 
 from orchestrator import Agent, Retry, RunContext
-from orchestrator.tracing.current import model_instrumentation
 
 Given = dict[str, Any]
 
@@ -17,14 +16,13 @@ class Secretive(Exception):
 
 
 def thinker(answer: str, **options: Any) -> pydantic_ai.Agent[None, str]:
-    """An agent with one tool, instrumented as the process is."""
+    """An agent with one tool."""
     found = pydantic_ai.Agent(
         TestModel(custom_output_text=answer),
         name="thinker",
         instructions="INSTRUCTIONS-canary",
         **options,
     )
-    found.instrument = model_instrumentation()
 
     @found.tool_plain
     def look_up(host: str) -> str:
@@ -53,7 +51,7 @@ class Think(Agent[Given, str]):
         if task_input.get("fail") and ctx.attempt == 1:
             raise Secretive(f"could not: {task_input}")
         await Shouted.delay({})
-        found = await thinker("ANSWER-canary").run(f"PROMPT-canary {task_input}")
+        found = await ctx.ask(thinker("ANSWER-canary"), f"PROMPT-canary {task_input}")
         ctx.logger.warning("thought")
         return found.output
 
@@ -78,4 +76,4 @@ class Blunder(Agent[Given, str]):
         def blunder() -> str:
             raise Secretive(f"it was {task_input}")
 
-        return (await model.run("PROMPT-canary")).output
+        return (await ctx.ask(model, "PROMPT-canary")).output
