@@ -17,6 +17,7 @@ from orchestrator.settings import Settings
 from orchestrator.streams.connection import Streams
 from orchestrator.streams.names import Keys
 from tests.servers import Servers, start_servers
+from tests.support import wait_until
 
 TEMPLATE = f"template{secrets.token_hex(6)}"  # of this process alone: a server may be shared
 _started: list[str] = []
@@ -95,7 +96,7 @@ def settings(servers: Servers, keys: Keys, database_url: str) -> Settings:
 
 
 async def _make_template(servers: Servers) -> None:
-    admin = await asyncpg.connect(servers.database_url)
+    admin = await wait_until(lambda: _connected(servers.database_url), what="Postgres")
     # Where the server's own default is SQL_ASCII, its jsonb would take no text beyond ASCII.
     await admin.execute(f"CREATE DATABASE {TEMPLATE} ENCODING 'UTF8' TEMPLATE template0")
     await admin.close()
@@ -103,6 +104,14 @@ async def _make_template(servers: Servers) -> None:
     database = Database(url)
     await schema.upgrade(database)
     await database.close()
+
+
+async def _connected(url: str) -> asyncpg.Connection | None:
+    """None while it listens and is not ready yet: it said only that it listens."""
+    try:
+        return await asyncpg.connect(url)
+    except asyncpg.CannotConnectNowError:
+        return None
 
 
 async def _drop_template(found: Servers) -> None:
