@@ -86,6 +86,10 @@ class Asker(Protocol):
         """Raises ModelFailed."""
         ...
 
+    async def close(self) -> None:
+        """End the connections; no run is under way any more."""
+        ...
+
 
 _LOGGER = logging.getLogger("aurora.agent")
 NO_BUDGET = Budget()

@@ -80,6 +80,10 @@ class ModelAsker:
                     FailureKind.BUDGET_EXCEEDED, f"usage_limits of the run: {error}"
                 ) from error
 
+    async def close(self) -> None:
+        """End the connections to providers."""
+        await self._source.close()
+
     def _cut(
         self, error: OutputTokenLimitExceeded, model: Metered, messages: list[ModelMessage]
     ) -> ModelFailed:

@@ -49,6 +49,13 @@ class ModelSource:
             self._made[wanted] = self._named(wanted)
         return self._made[wanted]
 
+    async def close(self) -> None:
+        """End the connections of what it made; models that agents brought are theirs."""
+        for found in self._made.values():
+            # Who leaves a model as the last one closes its client, and nobody else is in it.
+            async with found.model:
+                pass
+
     def _named(self, wanted: str) -> Found:
         try:
             return Found(infer_model(wanted, self._provider), wanted)

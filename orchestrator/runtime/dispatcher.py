@@ -151,6 +151,8 @@ class Dispatcher:
         finally:
             self._stop.set()
             await self.desk.close()
+            if self.asker is not None:
+                await self.asker.close()
             self._completion.stop()
             # An error of one of them is the worker's: it is raised here, and ends the process.
             await asyncio.gather(*background)

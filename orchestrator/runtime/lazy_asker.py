@@ -36,6 +36,11 @@ class LazyAsker:
                 self._asker = await self._load()
         return await self._asker.ask(ctx, agent, prompt, deps=deps, options=options)
 
+    async def close(self) -> None:
+        """End the connections, where anybody has asked."""
+        if self._asker is not None:
+            await self._asker.close()
+
     async def _load(self) -> Asker:
         try:
             module = importlib.import_module(ASKING)
