@@ -61,6 +61,7 @@ __all__ = [
     "Refused",
     "Reply",
     "Request",
+    "Script",
     "ScriptedProvider",
     "Seen",
     "Status",

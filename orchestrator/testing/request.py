@@ -59,6 +59,12 @@ class Request:
         return found if isinstance(found, dict) else None
 
     @property
+    def longest_answer(self) -> int | None:
+        """Tokens that the client lets an answer have."""
+        found = self.body.get("max_completion_tokens") or self.body.get("max_tokens")
+        return found if isinstance(found, int) else None
+
+    @property
     def turns(self) -> int:
         """How many answers of the model are in the conversation: 0 for its first request."""
         return sum(each["role"] == "assistant" for each in self.messages)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
@@ -103,15 +103,29 @@ def answer(reply: Answer, request: Request) -> Sent:
     if calls:
         message["tool_calls"] = calls
     told = (text or "") + "".join(name + arguments for name, arguments in asked)
+    written = tokens_of(told) if reply.output_tokens is None else reply.output_tokens
     tokens = Tokens(
         max(request.tokens, reply.cached_tokens)
         if reply.input_tokens is None
         else reply.input_tokens,
-        tokens_of(told) if reply.output_tokens is None else reply.output_tokens,
+        written,
         reply.cached_tokens,
         sum(name != request.output_tool for name, _ in asked),
     )
+    most = request.longest_answer
+    if most is not None and written > most:
+        _cut(message, most / written)
+        return _completion(request, message, "length", replace(tokens, output=most))
     return _completion(request, message, "tool_calls" if calls else "stop", tokens)
+
+
+def _cut(message: dict[str, Any], share: float) -> None:
+    """As a model ends that may write no more: in the middle."""
+    if message["content"]:
+        message["content"] = message["content"][: int(len(message["content"]) * share)]
+    for call in message.get("tool_calls", ()):
+        written = call["function"]["arguments"]
+        call["function"]["arguments"] = written[: int(len(written) * share)]
 
 
 def _completion(

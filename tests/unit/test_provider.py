@@ -133,6 +133,19 @@ async def test_an_output_is_given_as_the_request_asks_for_it():
     assert provider.count.tool_calls == 0
 
 
+async def test_an_answer_ends_where_the_client_lets_it_end():
+    """In the middle, with the tokens that it may have."""
+    script = [Answer("x" * 400), Answer(calls=[Call("look", {"at": "y" * 400})])]
+    async with ScriptedProvider(script) as provider:
+        text, call = [await post(provider, {**HELLO, "max_tokens": 10}) for _ in script]
+
+    [said], [asked] = text.json()["choices"], call.json()["choices"]
+    assert (said["finish_reason"], said["message"]["content"]) == ("length", "x" * 40)
+    assert asked["finish_reason"] == "length"
+    assert asked["message"]["tool_calls"][0]["function"]["arguments"].endswith("yyy")
+    assert provider.count.output_tokens == 20
+
+
 async def test_an_answer_can_be_streamed():
     """In one piece, with its usage."""
     async with ScriptedProvider(Answer("hello")) as provider:
