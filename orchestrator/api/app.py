@@ -22,6 +22,7 @@ from orchestrator.api.routes import (
     live,
     schedules,
     tasks,
+    usage,
 )
 from orchestrator.api.routes.health import Readiness
 from orchestrator.db.keys import find
@@ -43,6 +44,7 @@ GUARDED = (
     alerts.bulk,
     alerts.router,
     investigations.router,
+    usage.router,
 )
 
 # FastAPI's own spans are made for whoever knocks, and have the query in them; ours: `api.traced`.

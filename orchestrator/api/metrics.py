@@ -19,6 +19,7 @@ from orchestrator.api.parts import ApiParts
 from orchestrator.api.recently import Recently
 from orchestrator.db import statistics as record_statistics
 from orchestrator.db.statistics import RecordStatistics
+from orchestrator.db.usage import Group
 from orchestrator.errors import OrchestratorError
 from orchestrator.streams import bridges
 from orchestrator.streams import statistics as stream_statistics
@@ -216,3 +217,31 @@ def _of_record(record: RecordStatistics) -> Iterator[Metric]:
     letters = GaugeMetricFamily("aurora_dead_letters_open", "Dead letters nobody has dealt with.")
     letters.add_metric([], record.dead_letters_open)
     yield from (tasks, waiting, unpublished, letters)
+    yield from _of_models(record.spent)
+
+
+def _of_models(spent: Iterable[Group]) -> Iterator[Metric]:
+    requests, tokens, cost, unpriced, tool_calls = (
+        CounterMetricFamily(f"aurora_model_{name}", text, labels=["agent", "model", *more])
+        for name, text, more in (
+            ("requests", "Calls of models that were answered.", ()),
+            (
+                "tokens",
+                "Tokens of models, input and output; cached ones are part of the input.",
+                ("type",),
+            ),
+            ("cost_usd", "US dollars, of the calls whose price is known.", ()),
+            ("unpriced_requests", "Calls whose price is not known: no part of the cost.", ()),
+            ("tool_calls", "Calls of tools that models asked for.", ()),
+        )
+    )
+    for each in spent:
+        labels, usage = [each.agent or "", each.model or ""], each.usage
+        requests.add_metric(labels, usage.requests)
+        tokens.add_metric([*labels, "input"], usage.input_tokens)
+        tokens.add_metric([*labels, "output"], usage.output_tokens)
+        tokens.add_metric([*labels, "cached"], usage.cached_tokens)
+        cost.add_metric(labels, float(usage.cost_usd or 0))
+        unpriced.add_metric(labels, usage.unpriced_requests)
+        tool_calls.add_metric(labels, usage.tool_calls)
+    yield from (requests, tokens, cost, unpriced, tool_calls)

@@ -4,7 +4,7 @@ Times are ISO 8601 in UTC with `Z`, durations integers of milliseconds unless th
 """
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -175,6 +175,30 @@ class TaskOut(TaskSummary):
     metadata: dict[str, Any] | None = Field(validation_alias=AliasChoices("meta", "metadata"))
     result: ResultOut | None = None
     attempts: list[AttemptOut] = []
+
+
+class UsageGroup(Shown):
+    """What calls of models cost, under the names that it is grouped by; the others are null."""
+
+    agent: str | None = None
+    model: str | None = None
+    day: date | None = None  # of UTC
+    requests: int
+    input_tokens: int  # those of the provider's cache as well
+    output_tokens: int
+    cached_tokens: int
+    tool_calls: int
+    # A decimal in text, which no reader rounds; of the requests whose price is known, null: none.
+    cost_usd: str | None
+    unpriced_requests: int
+
+
+class UsageOut(Shown):
+    """Groups, the newest day and the most costly first; `total` counts those left out, too."""
+
+    items: list[UsageGroup]
+    total: UsageGroup
+    left_out: int
 
 
 class LetterSummary(Shown):

@@ -24,6 +24,7 @@ from orchestrator.cli import (
     run,
     schedules,
     tasks,
+    usage,
 )
 from orchestrator.cli.output import one_line
 from orchestrator.cli.tied import tie_to_parent
@@ -55,6 +56,7 @@ app.add_typer(agents.app, name="agents", rich_help_panel=LOOK)
 app.add_typer(schedules.app, name="schedules", rich_help_panel=LOOK)
 app.add_typer(dead.app, name="dead", rich_help_panel=LOOK)
 app.add_typer(audit.app, name="audit", rich_help_panel=LOOK)
+app.command("usage", rich_help_panel=LOOK)(usage.usage)
 app.add_typer(db.app, name="db", rich_help_panel=CARE)
 app.add_typer(keys.app, name="keys", rich_help_panel=CARE)
 app.add_typer(config.app, name="config", rich_help_panel=CARE)

@@ -1,12 +1,13 @@
-"""Counts for /metrics: tasks by state, the oldest that waits, open dead letters."""
+"""Counts for /metrics: tasks by state, the oldest that waits, open dead letters, usage."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import text
 
 from orchestrator.db.columns import OPEN, UNHAPPY
 from orchestrator.db.session import Database
+from orchestrator.db.usage import Group, totals
 
 # Both halves use a partial index. What succeeded is not counted: that would read the whole table
 # at every scrape.
@@ -35,10 +36,11 @@ class RecordStatistics:
     oldest_waiting: Mapping[str, float]  # queue -> seconds, of the queues where a task waits
     unpublished: int
     dead_letters_open: int
+    spent: Sequence[Group]  # by agent and model, of all time
 
 
 async def read(database: Database) -> RecordStatistics:
-    """Four short queries in one transaction. Raises Unavailable."""
+    """A few short queries. Raises Unavailable."""
     async with database.transaction() as connection:
         tasks = {state: int(count) for state, count in await connection.execute(_BY_STATE)}
         oldest = {queue: float(age) for queue, age in await connection.execute(_OLDEST)}
@@ -46,5 +48,5 @@ async def read(database: Database) -> RecordStatistics:
         letters = await connection.scalar(_LETTERS)
     return RecordStatistics(
         tasks=tasks, oldest_waiting=oldest, unpublished=int(unpublished or 0),
-        dead_letters_open=int(letters or 0),
+        dead_letters_open=int(letters or 0), spent=await totals(database),
     )  # fmt: skip

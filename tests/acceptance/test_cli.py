@@ -26,7 +26,7 @@ pytestmark = pytest.mark.acceptance
 HEAVY = ("sqlalchemy", "redis", "fastapi", "pydantic_settings", "alembic", "uvicorn")
 COMMANDS = (
     "dev demo run doctor up api worker recorder scheduler bridge alerts tasks agents schedules dead"
-    " audit db keys config"
+    " audit usage db keys config"
 )
 AGENT = """
 from pydantic import BaseModel

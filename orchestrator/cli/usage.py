@@ -1,0 +1,109 @@
+"""`aurora usage`: what calls of models cost, by agent, model and day."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli import opening
+from orchestrator.cli.moments import Since, moment
+from orchestrator.cli.output import Format, Limit, Output, cell, console, show_list
+
+if TYPE_CHECKING:
+    from orchestrator.app import Parts
+    from orchestrator.db.usage import Spending
+    from orchestrator.usage import Usage
+
+
+class By(StrEnum):
+    """`db.usage.By`, repeated because importing it would cost `--help` its speed."""
+
+    AGENT = "agent"
+    MODEL = "model"
+    DAY = "day"
+
+
+FIGURES = {
+    "requests": "requests", "input_tokens": "input", "cached_tokens": "of it cached",
+    "output_tokens": "output", "tool_calls": "tool calls", "cost_usd": "cost USD",
+}  # fmt: skip
+
+
+def usage(
+    *,
+    by: Annotated[str, typer.Option(metavar="WORDS", help="Any of agent,model,day.")] = (
+        "agent,model"
+    ),
+    since: Since = None,
+    until: Since = None,
+    agent: Annotated[str | None, typer.Option()] = None,
+    model: Annotated[str | None, typer.Option()] = None,
+    limit: Limit = 1000,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show what calls of models cost: requests, tokens, US dollars. Days are UTC's."""
+    words = _words(by)
+
+    async def work(parts: "Parts") -> "Spending":
+        from orchestrator.db.usage import By as Grouped
+        from orchestrator.db.usage import spending
+
+        return await spending(
+            parts.database, by=[Grouped(word) for word in words], since=moment(since),
+            until=moment(until), agent=agent, model=model, limit=limit,
+        )  # fmt: skip
+
+    found = opening.with_parts(work)
+    rows = [
+        {word: getattr(each, word) for word in words} | each.usage.as_json()
+        for each in found.groups
+    ]
+    if output is Format.TABLE and rows:
+        _print_table(rows, words, found.total)
+    else:
+        show_list(rows, output, columns=words, nothing="no calls of models")
+    if found.left_out:
+        print(f"{found.left_out} more; the total counts them (--limit)", file=sys.stderr)
+
+
+def _words(by: str) -> list[str]:
+    """Raises typer.BadParameter."""
+    said = [each.strip() for each in by.split(",") if each.strip()]
+    for word in said:
+        if word not in list(By):
+            raise typer.BadParameter(f"cannot group by {word!r}; there are {', '.join(By)}")
+    return list(dict.fromkeys(said))
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]], words: Sequence[str], total: "Usage") -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_footer=bool(words),
+        footer_style="bold",
+    )  # fmt: skip
+    for i, word in enumerate(words):
+        table.add_column(word, footer="" if i else "total", overflow="fold", no_wrap=word == By.DAY)
+    summed = total.as_json()
+    for name, said in FIGURES.items():
+        table.add_column(said, footer=_figure(name, summed), justify="right", no_wrap=True)
+    for row in rows:
+        shown = [Text(cell(row[word])) for word in words]
+        table.add_row(*shown, *(Text(_figure(name, row)) for name in FIGURES))
+    console().print(table)
+    if total.unpriced_requests:
+        print(f"The price of {total.unpriced_requests:,} of {total.requests:,} requests is not"
+              " known; they are in no cost.")  # fmt: skip
+
+
+def _figure(name: str, row: Mapping[str, Any]) -> str:
+    value = row[name]
+    if name == "cost_usd":
+        if value is None:
+            return "unknown"
+        return value if not row["unpriced_requests"] else f"at least {value}"
+    return f"{value:,}"
