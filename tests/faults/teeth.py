@@ -135,6 +135,20 @@ OWN = {
         "#!lua",
         "maxmemory",
     ),
+    "spending is told later": Mutant(
+        "P4",
+        "orchestrator/runtime/model_access.py",
+        "        await asyncio.shield(telling)\n",
+        "",
+        "model-kill",
+        also=(
+            (
+                "orchestrator/runtime/model_access.py",
+                "        for failures in itertools.count():\n",
+                "        await asyncio.sleep(1.0)\n        for failures in itertools.count():\n",
+            ),
+        ),
+    ),
     "descriptors are kept": Mutant(
         "P8",
         "orchestrator/api/routes/health.py",

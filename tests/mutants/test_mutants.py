@@ -479,6 +479,20 @@ MUTANTS = {
         "            if not await self._publish(decided, connection):\n",
         f"{BRIDGE}::test_nothing_is_acknowledged_while_redis_is_away",
     ),
+    "a limit is told to nobody else": Mutant(
+        "P8",
+        "orchestrator/streams/scripts/admit.lua",
+        "if gate.closed_by and now < gate.closed_until then",
+        "if false then",
+        "tests/integration/test_gates.py::test_a_refusal_closes_it_for_all_once",
+    ),
+    "everybody looks whether an outage is over": Mutant(
+        "P8",
+        "orchestrator/streams/scripts/admit.lua",
+        "  gate.probe_until = now + PROBE\n",
+        "",
+        "tests/integration/test_gates.py::test_an_outage_is_looked_into_by_one_at_a_time",
+    ),
     "the bridge's session ends with its connection": Mutant(
         "P4",
         "orchestrator/mqtt.py",

@@ -13,6 +13,7 @@ from tests.faults.scenarios.group_destroyed import GroupDestroyed
 from tests.faults.scenarios.malformed import Malformed
 from tests.faults.scenarios.max_memory import MaxMemory
 from tests.faults.scenarios.mix import Mix
+from tests.faults.scenarios.model_kill import ModelKill
 from tests.faults.scenarios.mqtt import MqttBroker
 from tests.faults.scenarios.neighbour_kill import NeighbourKill
 from tests.faults.scenarios.partition import Partition
@@ -42,5 +43,6 @@ SCENARIOS: dict[str, Scenario] = {
         RecorderFailPoints(), WorkerFailPoints(), ApiKill(), Schedulers(),
         Malformed(), Duplicates(), Payloads(), AlertStorm(), MqttBroker(),
         MaxMemory(), RollingRestart(), DiskFull(), Backlog(), SlowPostgres(), Soak(),
+        ModelKill(),
     )
 }  # fmt: skip
