@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import pydantic_ai
-from pydantic_ai.capabilities import Instrumentation
 from pydantic_ai.exceptions import (
     OutputTokenLimitExceeded,
     UnexpectedModelBehavior,
     UsageLimitExceeded,
 )
 from pydantic_ai.messages import ModelMessage
+from pydantic_ai.models import Model
+from pydantic_ai.models.instrumented import InstrumentedModel
 from pydantic_ai.run import AgentRunResult
 
 from orchestrator.context import RunContext
@@ -54,10 +55,6 @@ class ModelAsker:
         if ctx.access is None:
             raise ConfigurationError("models can be asked within a task only")
         given = dict(options)
-        traced = model_instrumentation()
-        if traced is not None and not agent.instrument:
-            traces = Instrumentation(settings=traced)
-            given["capabilities"] = [*(given.get("capabilities") or ()), traces]
         with pydantic_ai.capture_run_messages() as messages:
             model = Metered(
                 await self._source.get(_wanted(agent, given.pop("model", None))),
@@ -69,7 +66,7 @@ class ModelAsker:
             )
             try:
                 # Not as `model=`, which an `override` around this call would pass by.
-                with agent.override(model=model):
+                with agent.override(model=_traced(model)):
                     return await agent.run(prompt, deps=deps, **given)
             except OutputTokenLimitExceeded as error:
                 raise self._cut(error, model, messages) from error
@@ -110,6 +107,12 @@ class ModelAsker:
             if len(secret) >= SHORTEST_KEY:
                 text = text.replace(secret, REDACTED)
         return text
+
+
+def _traced(model: Model) -> Model:
+    """With spans where there is tracing; pydantic-ai then makes those of the run and its tools."""
+    instrumentation = model_instrumentation()
+    return model if instrumentation is None else InstrumentedModel(model, instrumentation)
 
 
 def _wanted(agent: pydantic_ai.Agent[Any, Any], given: Any) -> Any:

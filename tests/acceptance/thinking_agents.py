@@ -53,7 +53,7 @@ class Think(Agent[Given, str]):
         await Shouted.delay({})
         found = await ctx.ask(thinker("ANSWER-canary"), f"PROMPT-canary {task_input}")
         ctx.logger.warning("thought")
-        return found.output
+        return str(found.output)
 
 
 class ThinkAlone(Think):
@@ -64,13 +64,14 @@ class ThinkAlone(Think):
 
 
 class Blunder(Agent[Given, str]):
-    """Its tool raises an error that quotes the input."""
+    """Runs its model without `ctx.ask`; a tool raises an error that quotes the input."""
 
     name = "blunder"
     retry = Retry(max_attempts=1)
 
     async def run(self, task_input: Given, ctx: RunContext) -> str:
         model = thinker("ANSWER-canary")
+        model.instrument = model_instrumentation()
 
         @model.tool_plain
         def blunder() -> str:

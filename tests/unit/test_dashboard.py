@@ -19,7 +19,7 @@ from orchestrator.streams.statistics import GroupStatistics, StreamStatistics
 from orchestrator.task import TaskState
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
-IDLE = RecordStatistics(tasks={}, oldest_waiting={}, unpublished=0, dead_letters_open=0)
+IDLE = RecordStatistics(tasks={}, oldest_waiting={}, unpublished=0, dead_letters_open=0, spent=())
 # Direction and width marks, embeddings, isolates, tags.
 TURNING = "\u061c\u200b\u200e\u200f\u202a\u202e\u2060\u2066\u2069\ufeff\U000e0041"
 BLANK = "\u115f\u1160\u17b4\u17b5\u3164\uffa0"  # letters that print nothing
@@ -93,8 +93,9 @@ def test_all_well_is_one_calm_line():
 def test_what_is_wrong_with_the_system_comes_first():
     """The sentence says it; failures of tasks are no illness of the system that reports them."""
     waiting = RecordStatistics(
-        tasks={}, oldest_waiting={"default": 3, "slow": 700}, unpublished=0, dead_letters_open=0
-    )
+        tasks={}, oldest_waiting={"default": 3, "slow": 700}, unpublished=0, dead_letters_open=0,
+        spent=(),
+    )  # fmt: skip
     failed = [Group(cause="TimeoutError", count=4, latest=NOW, example="late", agent="triage")]
 
     found = judge(Found(record=waiting, streams=(), failed=failed))

@@ -112,8 +112,9 @@ async def test_prompts_and_answers_are_told_only_where_somebody_wants_them(conte
         tracing = open_tracing(collected.environment, instance="w", content=content)
         set_tracing(tracing)
         try:
-            await thinker("ANSWER-canary").run("PROMPT-canary")
-            failing = thinker("ANSWER-canary")
+            working, failing = thinker("ANSWER-canary"), thinker("ANSWER-canary")
+            working.instrument = failing.instrument = model_instrumentation()
+            await working.run("PROMPT-canary")
 
             @failing.tool_plain
             def fail() -> str:
