@@ -10,6 +10,7 @@ class FailureKind(StrEnum):
     """What stands in `error.type` of the task."""
 
     BUDGET_EXCEEDED = "budget_exceeded"
+    NOT_CONFIGURED = "model_not_configured"
     KEY_REFUSED = "model_key_refused"
     MODEL_UNKNOWN = "model_unknown"
     QUOTA_USED_UP = "model_quota_used_up"

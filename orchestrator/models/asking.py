@@ -21,7 +21,7 @@ from orchestrator.model_failure import FailureKind, ModelFailed
 from orchestrator.model_options import ModelOptions
 from orchestrator.models.failures import raw_answer, unusable
 from orchestrator.models.metered import Metered
-from orchestrator.models.source import LocalModel, ModelSource
+from orchestrator.models.source import Found, LocalModel, ModelSource
 from orchestrator.redaction import REDACTED
 from orchestrator.tracing.current import model_instrumentation
 
@@ -57,7 +57,7 @@ class ModelAsker:
         given = dict(options)
         with pydantic_ai.capture_run_messages() as messages:
             model = Metered(
-                await self._source.get(_wanted(agent, given.pop("model", None))),
+                await self._found(_wanted(agent, given.pop("model", None))),
                 ctx.access,
                 ctx.clock,
                 timeout=self._source.options.timeout,
@@ -80,6 +80,12 @@ class ModelAsker:
     async def close(self) -> None:
         """End the connections to providers."""
         await self._source.close()
+
+    async def _found(self, wanted: Any) -> Found:
+        try:
+            return await self._source.get(wanted)
+        except ConfigurationError as error:  # it will not be there a second later either
+            raise ModelFailed(FailureKind.NOT_CONFIGURED, str(error)) from error
 
     def _cut(
         self, error: OutputTokenLimitExceeded, model: Metered, messages: list[ModelMessage]

@@ -12,7 +12,6 @@ from orchestrator.model_failure import FailureKind, ModelFailed
 from orchestrator.provider import News, Place
 from orchestrator.spending import Need, excess
 from orchestrator.streams.consumer import BACKOFF
-from orchestrator.streams.tally import Tally
 from orchestrator.task import Task
 from orchestrator.usage import ModelCall, Usage
 
@@ -42,10 +41,22 @@ class Gate(Protocol):
         ...
 
 
+class Ledger(Protocol):
+    """Where calls are told, and what a task with a budget has spent."""
+
+    async def add(self, task: Task, attempt: int, call: ModelCall, *, counted: bool) -> None:
+        """Tell of a call. Raises Unavailable, Overloaded."""
+        ...
+
+    async def spent(self, task_id: str) -> Usage:
+        """What has been told of this task."""
+        ...
+
+
 class ModelDesk:
     """One per worker; makes each run its access."""
 
-    def __init__(self, gate: Gate, tally: Tally, read: Query) -> None:
+    def __init__(self, gate: Gate, tally: Ledger, read: Query) -> None:
         """Store."""
         self.gate = gate
         self.tally = tally

@@ -4,9 +4,11 @@ from datetime import timedelta
 from typing import Any
 
 import pydantic_ai
+from opentelemetry import trace
 from pydantic_ai.models.test import TestModel
 
 from orchestrator import Agent, Retry, RunContext
+from orchestrator.tracing.current import model_instrumentation
 
 Given = dict[str, Any]
 
@@ -45,12 +47,11 @@ class Think(Agent[Given, str]):
     """Asks a model that calls a tool, and starts another task."""
 
     name = "think"
-    retry = Retry(max_attempts=2, base=timedelta(milliseconds=10))
 
     async def run(self, task_input: Given, ctx: RunContext) -> str:
-        if task_input.get("fail") and ctx.attempt == 1:
-            raise Secretive(f"could not: {task_input}")
         await Shouted.delay({})
+        with trace.get_tracer("agent").start_as_current_span("own"):
+            await ctx.progress(half=True)
         found = await ctx.ask(thinker("ANSWER-canary"), f"PROMPT-canary {task_input}")
         ctx.logger.warning("thought")
         return str(found.output)
@@ -61,6 +62,18 @@ class ThinkAlone(Think):
 
     name = "think_alone"
     isolation = "process"
+
+
+class Forgetful(Agent[Given, str]):
+    """Fails once, with an error that quotes the input."""
+
+    name = "forgetful"
+    retry = Retry(max_attempts=2, base=timedelta(milliseconds=10))
+
+    async def run(self, task_input: Given, ctx: RunContext) -> str:
+        if ctx.attempt == 1:
+            raise Secretive(f"could not: {task_input}")
+        return "done"
 
 
 class Blunder(Agent[Given, str]):
