@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from orchestrator.api.parts import ApiParts
     from orchestrator.db.session import Database
     from orchestrator.db.tasks import TaskStore
+    from orchestrator.embedded.llama import LocalModel
     from orchestrator.mqtt import Broker
     from orchestrator.tracing.spans import Tracing
 
@@ -202,6 +203,8 @@ class Parts:
             await self.database.close()
         if "tracing" in self.__dict__ and self.tracing is not None:
             await self.tracing.close()
+        if "models" in self.__dict__:
+            await self.models.close()
         if "neighbours" in self.__dict__:
             self.neighbours.leave()
 
@@ -212,6 +215,19 @@ class Models:
     def __init__(self, settings: Settings) -> None:
         """Store."""
         self.options = settings.models
+        self._locks = settings.locks
+        self._file = settings.model_file
+
+    @cached_property
+    def _local(self) -> "LocalModel":
+        from orchestrator.embedded.llama import LocalModel  # noqa: PLC0415 - an extra's
+        from orchestrator.embedded.weights import cache_directory  # noqa: PLC0415
+
+        cache = cache_directory(os.environ)
+        # Beside the locks, not among them: a file there without a lock is one that ended.
+        in_memory = self._locks.with_name(f"{self._locks.name}-model")
+        folder = in_memory if in_memory.parent.is_dir() else cache / "model"
+        return LocalModel(folder, cache=cache, file=self._file)
 
     async def told(self) -> ModelOptions:
         """The options."""
@@ -219,7 +235,12 @@ class Models:
 
     async def local(self) -> str:
         """Start the model of this machine where it does not run; its address."""
-        raise ConfigurationError("there is no local model yet")
+        return await self._local.url()
+
+    async def close(self) -> None:
+        """End the model of this machine where we started it."""
+        if "_local" in self.__dict__:
+            await self._local.close()
 
 
 @asynccontextmanager

@@ -85,6 +85,7 @@ class Settings(BaseSettings):
     # Models (extra `models`)
     model: str | None = Field(default=None, max_length=200)  # "local", "openai:gpt-5-mini", ...
     model_keys: dict[str, SecretStr] = Field(default_factory=dict)  # '{"openai": "..."}'
+    model_file: Path | None = None  # for AURORA_MODEL=local: a GGUF file instead of the small model
     model_urls: dict[str, str] = Field(default_factory=dict)  # '{"openai": "http://..."}'
     model_timeout: Seconds = Field(default=timedelta(minutes=2), gt=timedelta(0))  # one request
     # How long a run waits in all for a provider that limits or is away.

@@ -48,6 +48,8 @@ def _parameters(spec: dict[str, Any]) -> Any:
         cpu.n_threads = max(1, min(MOST_THREADS, (os.cpu_count() or 2) - 1))
         cpu.poll = 0
     parameters.n_predict = LONGEST_ANSWER
+    # The likeliest token, unless the request wants chance: the same alert gets the same answer.
+    parameters.sampling.temp = 0.0
     parameters.n_threads_http = HTTP_THREADS
     parameters.verbosity = ERRORS
     parameters.endpoint_metrics = True

@@ -7,12 +7,21 @@ from typing import Any
 
 from pydantic_ai.exceptions import UserError
 from pydantic_ai.models import Model, infer_model
+from pydantic_ai.profiles import InlineDefsJsonSchemaTransformer, ModelProfile
 from pydantic_ai.providers import Provider, infer_provider_class
 
 from orchestrator.errors import ConfigurationError
 from orchestrator.model_options import LOCAL, ModelOptions
 
 LocalModel = Callable[[], Awaitable[str]]  # starts it where none runs; gives its address
+
+# The local model writes what a JSON schema allows, and calls no tools (docs/local-model.md).
+BY_SCHEMA = ModelProfile(
+    supports_tools=False,
+    supports_json_schema_output=True,
+    default_structured_output_mode="native",
+    json_schema_transformer=InlineDefsJsonSchemaTransformer,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,5 +97,6 @@ class ModelSource:
             from pydantic_ai.providers.openai import OpenAIProvider  # noqa: PLC0415
 
             provider = OpenAIProvider(base_url=url, api_key="none-needed")
-            self._made[url] = Found(OpenAIChatModel(LOCAL, provider=provider), LOCAL, waits=False)
+            model = OpenAIChatModel(LOCAL, provider=provider, profile=BY_SCHEMA)
+            self._made[url] = Found(model, LOCAL, waits=False)
         return self._made[url]
