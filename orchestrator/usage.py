@@ -83,6 +83,18 @@ class Usage(BaseModel):
             }
         )
 
+    @classmethod
+    def together(cls, sums: Iterable[Self]) -> Self:
+        """The sum of sums, of a task's attempts say."""
+        found = list(sums)
+        costs = [each.cost_usd for each in found if each.cost_usd is not None]
+        counts = {
+            name: sum(getattr(each, name) for each in found)
+            for name in cls.model_fields
+            if name != "cost_usd"
+        }
+        return cls(**counts, cost_usd=sum(costs, Decimal(0)) if costs else None)
+
     def as_json(self) -> dict[str, Any]:
         """As in `results.usage`: costs are decimals in text, which no reader rounds."""
         found = self.model_dump()

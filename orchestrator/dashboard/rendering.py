@@ -36,6 +36,7 @@ NAVIGATION = (
     Place("Alerts", "/alerts", Scope.ALERTS_READ),
     Place("Agents", "/agents", Scope.AGENTS_READ),
     Place("Schedules", "/schedules", Scope.SCHEDULES_READ),
+    Place("Usage", "/usage", Scope.TASKS_READ),
     Place("Dead letters", "/dead-letters", Scope.DEAD_READ),
     Place("Audit", "/audit", Scope.AUDIT_READ),
 )
@@ -61,7 +62,9 @@ class Rendering:
             "as_json": text.as_json,
             "brief": text.brief,
             "counted": text.counted,
+            "dollars": text.dollars,
             "duration": text.duration,
+            "exactly": text.exactly,
         }
 
     def answer(

@@ -30,6 +30,7 @@ from orchestrator.dashboard.pages import (
     sign_in,
     task,
     tasks,
+    usage,
 )
 from orchestrator.dashboard.rendering import Rendering
 from orchestrator.dashboard.sessions import SAFE, Session, WrongSignIns
@@ -48,6 +49,7 @@ GUARDED = (
     agents.router,
     schedules.router,  # with /schedules/new, before /schedules/{schedule_id}
     schedule.router,
+    usage.router,
     dead_letters.router,
     audit.router,
 )

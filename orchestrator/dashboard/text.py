@@ -7,6 +7,7 @@ those that turn the direction of reading, with which a name can be made to look 
 import json
 import re
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 # C0 and C1 but tab and line feed; soft hyphen; Arabic letter mark; zero-width and direction marks;
@@ -18,6 +19,7 @@ _HIDDEN = re.compile(
 )
 LONGEST = 64 * 1024  # characters of one value on a page; a browser is slow with more
 NONE = "\u2013"
+LEAST_SHOWN = Decimal("0.0001")  # dollars
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -79,6 +81,18 @@ def counted(count: int, most: int) -> str:
     if count <= most:
         return f"{count:,}"
     return f"{most // 1000}k+" if most >= 1000 else f"{most}+"  # noqa: PLR2004 - a thousand
+
+
+def dollars(cost: Decimal) -> str:
+    """To a hundredth of a cent: "$12.3456"; what is less and not nothing is said to be so."""
+    if 0 < cost < LEAST_SHOWN:
+        return f"<${LEAST_SHOWN}"
+    return f"${cost:,.4f}"
+
+
+def exactly(number: Decimal) -> str:
+    """All its digits."""
+    return f"{number:f}"
 
 
 def _rest(seconds: int, size: int) -> str:

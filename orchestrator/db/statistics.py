@@ -36,7 +36,7 @@ class RecordStatistics:
     oldest_waiting: Mapping[str, float]  # queue -> seconds, of the queues where a task waits
     unpublished: int
     dead_letters_open: int
-    spent: Sequence[Group]  # by agent and model, of all time
+    spent: Sequence[Group] = ()  # by agent and model, of all time
 
 
 async def read(database: Database) -> RecordStatistics:

@@ -24,6 +24,10 @@ pytestmark = pytest.mark.acceptance
 BELOW = (
     ("/tasks?state=failed", "tbody a[href^='/tasks/']"),
     ("/tasks?state=running", "tbody a[href^='/tasks/']"),
+    (
+        "/tasks?agent=enrich&state=succeeded",
+        "tbody a[href^='/tasks/']",
+    ),  # with calls of models
     ("/alerts", "tbody a[href^='/alerts/']"),
     ("/agents", "tbody a[href='/agents/enrich']"),
     ("/agents/triage", "a[href$='?as=json']"),
@@ -38,6 +42,7 @@ EMPTY = (
     "/audit?contains=x&window=all",
     "/agents/none",
     "/tasks?state=dead",
+    "/usage?model=none",
     "/alerts?signature=nowhere",
     "/tasks/none",
     "/tasks?state=none",

@@ -21,6 +21,7 @@ PAGES = {
     "agent": ("/agents/report",),
     "schedules": ("/schedules",),
     "schedule": ("/schedules", "tbody a[href^='/schedules/']"),
+    "usage": ("/usage",),
     "dead-letters": ("/dead-letters",),
     "dead-cause": ("/dead-letters", "tbody a[href^='/dead-letters/']"),
     "dead-letter": ("/dead-letters?view=open", "tbody a[href^='/dead-letters/']"),

@@ -29,6 +29,7 @@ from orchestrator.db.session import Database
 from orchestrator.formats.normalise import normalise
 from orchestrator.registry import AgentRegistry
 from orchestrator.task import NAMESPACE, TaskState, progress
+from tests.dashboard.calls import thinking
 from tests.dashboard.timetable import schedules
 
 REGISTRY = AgentRegistry([Triage, Enrich, Report])
@@ -164,7 +165,7 @@ def morning(now: datetime) -> list[Base]:
         _triaged(of, alert, at, index)
     _others(of)
     ended = [row.id for row in of.rows if isinstance(row, TaskRow) and row.finished_at]
-    return [*of.rows, *schedules(now, ended)]
+    return [*of.rows, *schedules(now, ended), *thinking(of.rows, now)]
 
 
 async def sow(database: Database, rows: list[Base]) -> None:

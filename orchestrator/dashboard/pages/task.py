@@ -21,10 +21,12 @@ from orchestrator.db import listing
 from orchestrator.db.keys import Scope
 from orchestrator.db.models import AuditRow, TaskRow
 from orchestrator.db.session import Database
+from orchestrator.db.usage import MOST_CALLS, calls_of
 from orchestrator.errors import TaskNotFound, Unavailable
 from orchestrator.streams.names import ORCHESTRATOR
 from orchestrator.streams.statistics import pending_of
 from orchestrator.task import TaskState
+from orchestrator.usage import Usage
 
 router = pages()
 
@@ -49,6 +51,7 @@ async def show_task(
     task, now = found.task, datetime.now(UTC)
     ended = TaskState(task.state).is_terminal
     why, command = sentence(task, found.result, await _around(parts, task), now)
+    usages = {e.attempt: Usage.model_validate(e.usage) for e in found.attempts if e.usage}
     return show(
         "task.html",
         task=task,
@@ -61,6 +64,10 @@ async def show_task(
         command=command,
         links=_links(task),
         events=await _events(reading, request, task),
+        usages=usages,
+        spent=Usage.together(usages.values()) if usages else None,
+        calls=await calls_of(reading, task.id) if usages else [],
+        most_calls=MOST_CALLS,
     )
 
 
