@@ -21,9 +21,10 @@ from orchestrator.db import statistics as record_statistics
 from orchestrator.db.statistics import RecordStatistics
 from orchestrator.db.usage import Group
 from orchestrator.errors import OrchestratorError
-from orchestrator.streams import bridges
+from orchestrator.streams import bridges, gates
 from orchestrator.streams import statistics as stream_statistics
 from orchestrator.streams.bridges import BridgeFigures
+from orchestrator.streams.gates import GateFigures
 from orchestrator.streams.statistics import StreamStatistics
 from orchestrator.task import TaskState
 
@@ -39,6 +40,7 @@ class Condition:
     streams: list[StreamStatistics] | None
     record: RecordStatistics | None
     bridges: Sequence[BridgeFigures] = ()
+    gates: Sequence[GateFigures] = ()
 
 
 class Metrics:
@@ -68,12 +70,14 @@ class Metrics:
         # A server that is away is itself news: the other one's figures are told all the same.
         streams = record = None
         found: Sequence[BridgeFigures] = ()
+        closed: Sequence[GateFigures] = ()
         with suppress(OrchestratorError):
             streams = await stream_statistics.read(self._parts.streams)
             found = await bridges.read(self._parts.streams)
+            closed = await gates.read(self._parts.streams)
         with suppress(OrchestratorError):
             record = await record_statistics.read(self._parts.database)
-        return Condition(streams=streams, record=record, bridges=found)
+        return Condition(streams=streams, record=record, bridges=found, gates=closed)
 
 
 class Measured:
@@ -126,6 +130,8 @@ class _ConditionCollector(Collector):
         yield from _of_streams(self.found.streams or ())
         if self.found.bridges:
             yield from _of_bridges(self.found.bridges)
+        if self.found.gates:
+            yield from _of_gates(self.found.gates)
         if self.found.record is not None:
             yield from _of_record(self.found.record)
 
@@ -194,6 +200,23 @@ def _of_bridges(found: Iterable[BridgeFigures]) -> Iterator[Metric]:
         for (mapping, outcome), count in bridge.messages.items():
             messages.add_metric([bridge.client_id, mapping, outcome], count)
     yield from (connected, messages)
+
+
+def _of_gates(found: Iterable[GateFigures]) -> Iterator[Metric]:
+    closed, waiting, pace = (
+        GaugeMetricFamily(f"aurora_provider_{name}", text, labels=["provider"])
+        for name, text in (
+            ("gate_closed_seconds", "Until calls of this provider key may go on; 0: they may."),
+            ("waiting_calls", "Calls of models that wait for their provider."),
+            ("pace_requests", "A second, that it was learned to let in; absent: as they come."),
+        )
+    )
+    for gate in found:
+        closed.add_metric([gate.provider], gate.closed)
+        waiting.add_metric([gate.provider], gate.waiting)
+        if gate.pace is not None:
+            pace.add_metric([gate.provider], gate.pace)
+    yield from (closed, waiting, pace)
 
 
 def _of_record(record: RecordStatistics) -> Iterator[Metric]:

@@ -82,6 +82,7 @@ async def _checks() -> AsyncIterator[Check]:
             yield await _check("groups", _groups(parts), fix="start: aurora up")
             yield await _check("queues", _queues(parts))
             yield await _check("room", _room(parts), fix="start more workers, or wait")
+            yield await _check("providers", _providers(parts))
         postgres = await _check(
             "Postgres", _postgres(parts),
             fix="start it, or set AURORA_DATABASE_URL; `aurora dev` brings its own",
@@ -142,6 +143,20 @@ async def _room(parts: "Parts") -> str:
     if (why := await parts.room.refusal()) is not None:
         raise OrchestratorError(f"new tasks are refused: {why}")
     return "new tasks are accepted"
+
+
+async def _providers(parts: "Parts") -> str:
+    """Of models, those that have refused within the last hour."""
+    from orchestrator.streams import gates
+
+    said = [
+        f"{each.provider} "
+        + (f"is left alone for {each.closed:.0f} s" if each.closed else "answers")
+        + (f" at {60 * each.pace:.0f} requests a minute" if each.pace and not each.closed else "")
+        + (f", {each.waiting} calls wait" if each.waiting else "")
+        for each in await gates.read(parts.streams)
+    ]
+    return "; ".join(said) or "none limits, none is away"
 
 
 def _required(parts: "Parts", key: str) -> tuple[str, ...]:

@@ -13,17 +13,19 @@ import logging
 import math
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import assert_never
 
 from orchestrator.errors import Unavailable as ServerUnavailable
 from orchestrator.provider import Answered, Limited, News, Place, Unavailable
 from orchestrator.streams.channel import Part
-from orchestrator.streams.connection import Streams
+from orchestrator.streams.connection import Streams, translated
 
 logger = logging.getLogger("aurora.gates")
 
 EXACT = 5.0  # seconds: whose turn is sooner comes at it; the others look again half-way
 MOST = 30.0  # seconds between two looks
+ABSENT = 60.0  # seconds without a question: nobody waits, as in `admit.lua`
 ABSURD = 1e9  # seconds
 WITHOUT_REDIS = 1.0  # seconds until the next try
 
@@ -80,6 +82,49 @@ class Gates:
                 extra={"event": "provider.gate_unavailable", "provider": provider},
             )  # fmt: skip
         self._away = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateFigures:
+    """The gate of a provider that has refused within the last hour."""
+
+    provider: str
+    closed: float  # seconds until it opens; 0: it is open
+    waiting: int  # calls, those of killed workers for a while, too
+    pace: float | None  # requests a second that it lets in; None: all
+
+
+async def read(streams: Streams) -> list[GateFigures]:
+    """Every gate that has closed within the last hour. Raises Unavailable."""
+    with translated():
+        names = sorted(
+            each.decode() for each in await streams.commands.smembers(streams.keys.gates)
+        )
+        if not names:
+            return []
+        pipe = streams.commands.pipeline(transaction=False)
+        pipe.time()
+        for name in names:
+            pipe.hmget(streams.keys.gate(name), *_READ)
+        (seconds, microseconds), *gates = await pipe.execute()
+        now = seconds + microseconds / 1e6
+        found = []
+        for name, values in zip(names, gates, strict=True):
+            at, until, issued, served, pace = (float(each or 0) for each in values)
+            if not at:
+                await streams.commands.srem(streams.keys.gates, name)
+                continue
+            figures = GateFigures(
+                provider=name,
+                closed=max(0.0, until - now),
+                waiting=int(issued - served) if now - at < ABSENT else 0,
+                pace=pace or None,
+            )
+            found.append(figures)
+    return found
+
+
+_READ = ("at", "closed_until", "issued", "served", "pace")
 
 
 def again_after(turn: float, jitter: float) -> float:

@@ -10,10 +10,12 @@ from sqlalchemy import text
 from orchestrator.api.recently import Recently
 from orchestrator.api.routes import health
 from orchestrator.db.session import Database
+from orchestrator.provider import Limited, Place
 from orchestrator.settings import Settings
 from orchestrator.streams import bridges
 from orchestrator.streams.bridges import BridgeFigures
 from orchestrator.streams.connection import Streams
+from orchestrator.streams.gates import Gates
 from orchestrator.task import new_id
 from tests.api import Api, assert_problem, serving
 
@@ -140,6 +142,20 @@ async def test_a_bridge_is_told_of_wherever_it_runs(api: Api, streams: Streams):
     labels = 'client_id="aurora-bridge",mapping="pressure",outcome="alert"'
     assert found['aurora_mqtt_connected{client_id="aurora-bridge"}'] == 1
     assert found[f"aurora_mqtt_messages_total{{{labels}}}"] == 3
+
+
+async def test_a_provider_that_limits_is_told_of(api: Api, streams: Streams):
+    """How long its calls wait, and how many."""
+    gates = Gates(streams)
+    await gates.admit("openai:ab", first := Place())
+    await gates.tell("openai:ab", Limited(retry_after=40), first)
+    for _ in range(3):
+        await gates.admit("openai:ab", Place())
+
+    found = await _metrics(api)
+
+    assert 30 < found['aurora_provider_gate_closed_seconds{provider="openai:ab"}'] <= 40
+    assert found['aurora_provider_waiting_calls{provider="openai:ab"}'] == 3
 
 
 async def test_requests_are_measured_by_route_and_never_by_path(api: Api):
