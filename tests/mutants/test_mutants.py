@@ -28,8 +28,24 @@ BRIDGE = "tests/integration/test_bridge.py"
 DOOR = "tests/integration/test_dashboard_door.py"
 PAGES = "tests/integration/test_dashboard_pages.py"
 LETTERS = "tests/integration/test_dashboard_dead_letters.py"
+TRACEPARENT = "tests/integration/test_traceparent.py"
+TRACING = "tests/unit/test_tracing.py"
 
 MUTANTS = {
+    "what an exception quotes goes to the collector": Mutant(
+        "P10",
+        "orchestrator/tracing/exporting.py",
+        "spans if self._content else [*map(_discreet, spans)]",
+        "spans",
+        f"{TRACING}::test_prompts_and_answers_are_told_only_where_somebody_wants_them",
+    ),
+    "a task that is published again begins another trace": Mutant(
+        "P1",
+        "orchestrator/db/reconciling.py",
+        "            traceparent=row.traceparent,\n",
+        "",
+        f"{TRACEPARENT}::test_the_record_keeps_it_for_who_publishes_again",
+    ),
     "an alert that comes again is counted again": Mutant(
         "P2",
         "orchestrator/db/investigations.py",

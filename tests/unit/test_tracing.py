@@ -105,7 +105,10 @@ def test_every_traceparent_is_taken(trace_id, span_id):
 @pytest.mark.parametrize("content", [False, True])
 async def test_prompts_and_answers_are_told_only_where_somebody_wants_them(content, monkeypatch):
     """AURORA_TRACE_CONTENT; also what errors quote."""
-    said = ("PROMPT-canary", "ANSWER-canary", "TOOL-canary", "INSTRUCTIONS-canary", "ERROR-canary")
+    said = (
+        "PROMPT-canary", "ANSWER-canary", "TOOL-canary", "INSTRUCTIONS-canary", "ERROR-canary",
+        "OWN-canary",
+    )  # fmt: skip
     with collector() as collected:
         for name, value in collected.environment.items():
             monkeypatch.setenv(name, value)
@@ -122,6 +125,10 @@ async def test_prompts_and_answers_are_told_only_where_somebody_wants_them(conte
 
             with pytest.raises(Secretive):
                 await failing.run("PROMPT-canary")
+            # A span of the agent's own code: OpenTelemetry writes the exception into it.
+            spans = tracing._provider.get_tracer("agent")
+            with pytest.raises(Secretive), spans.start_as_current_span("own"):
+                raise Secretive("OWN-canary")
         finally:
             set_tracing(None)
             await tracing.close()
