@@ -108,7 +108,7 @@ async def system(
     try:
         await wait_until(
             lambda: log.read_text().count("process.started") == 2,
-            what="both processes up", timeout=30,
+            what="both processes up", timeout=60,
         )  # fmt: skip
         async with httpx2.AsyncClient(
             base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {key}"}
@@ -140,6 +140,7 @@ async def test_a_task_is_one_trace_and_its_content_is_nowhere(
         attempt = await running.span(f"process {lane}", aurora_agent="think")
         sent = await running.span(f"send {lane}", aurora_agent="think")
         request = await running.span("POST /api/v1/tasks")
+        own = await running.span("own")
         below = await running.span(f"process {lane}", aurora_agent="shouted")
         below_sent = await running.span(f"send {lane}", aurora_agent="shouted")
         await wait_until(lambda: running.said("thought"), what="the agent's line in the log")
@@ -159,6 +160,7 @@ async def test_a_task_is_one_trace_and_its_content_is_nowhere(
     assert request.parent_id == CALLER
     assert [each.parent_id for each in chain[1:]] == [each.span_id for each in chain[:-1]]
     assert {chat.parent_id, tool.parent_id} == {invoked.span_id}
+    assert own.parent_id == attempt.span_id
     assert (below_sent.parent_id, below.parent_id) == (attempt.span_id, below_sent.span_id)
     assert {each.trace_id for each in collected.spans} == {TRACE}
     assert [each.kind for each in chain[:3]] == [SERVER, PRODUCER, CONSUMER]
@@ -199,7 +201,7 @@ async def test_a_task_is_one_trace_and_its_content_is_nowhere(
         s for s in collected.spans if s.resource["service.instance.id"] not in (api, worker)
     ]
     by_name = {each.name: each for each in of_child}
-    assert set(by_name) == {"invoke_agent thinker", "chat test", "execute_tool look_up"}
+    assert set(by_name) == {"invoke_agent thinker", "chat test", "execute_tool look_up", "own"}
     assert by_name["invoke_agent thinker"].parent_id == alone.span_id
 
     assert [text for text in CANARIES if collected.holds(text)] == []

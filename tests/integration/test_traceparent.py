@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from orchestrator import Agent, Retry, RunContext
 from orchestrator.app import Parts
 from orchestrator.registry import AgentRegistry
-from orchestrator.task import new_id
+from orchestrator.task import Task, new_id
 from tests.acceptance.test_promises import xadd
+from tests.collector import Collector, Seen, collector
 from tests.integration.test_recording import reconciler, record_all
 from tests.integration.test_spine import Shout, Text, rows, running
 from tests.support import wait_until
@@ -120,3 +122,66 @@ async def test_a_row_takes_the_span_of_the_message_it_waited_for(parts):
         await record_all(parts)
 
     assert await rows(parts.database, "SELECT traceparent FROM tasks") == [{"traceparent": GIVEN}]
+
+
+@pytest.fixture
+def collected(monkeypatch) -> Iterator[Collector]:
+    """Where the spans of this process go."""
+    with collector() as found:
+        for name, value in found.environment.items():
+            monkeypatch.setenv(name, value)
+        yield found
+
+
+def span_of(collected: Collector, kind: str, task: Task) -> Seen | None:
+    wanted = (f"{kind} ", task.task_id)
+    spans = collected.spans
+    return next(
+        (s for s in spans if s.name.startswith(wanted[0])
+         and s.attributes.get("aurora.task.id") == wanted[1]), None,
+    )  # fmt: skip
+
+
+async def test_tasks_of_schedules_and_alerts_each_begin_a_trace(collected, settings, streams):
+    """Their rows are committed in transactions of their own, and published together."""
+    parts = Parts(settings, role="test", registry=AgentRegistry([Shout]))
+    await parts.streams.ensure_all_groups()
+    tick = Shout.task(Text(text="tick"), metadata={"schedule_id": new_id()})
+    other, joined = Shout.task(Text(text="other")), Shout.task(Text(text="joined"))
+    await parts.store.accept([tick, other], actor="test")
+    await parts.submitter.publish_accepted([tick, other])
+    async with parts.database.session() as session:
+        await parts.submitter.submit(joined, session=session)
+        await session.commit()
+    await wait_until(lambda: entry_fields_of(parts, 3), what="three entries")
+    sent = await entry_fields(parts)
+    await parts.close()
+
+    spans = [span_of(collected, "send", each) for each in (tick, other, joined)]
+    for task, span in zip((tick, other, joined), spans, strict=True):
+        assert sent[task.task_id].startswith(f"00-{span.trace_id}-{span.span_id}-")
+    assert len({each.trace_id for each in spans}) == 3
+    assert spans[0].attributes["aurora.schedule.id"] == tick.metadata["schedule_id"]
+
+
+async def entry_fields_of(parts: Parts, count: int) -> bool:
+    return len(await entry_fields(parts)) == count
+
+
+async def test_a_trace_says_why_a_task_never_began(collected, settings, database, streams):
+    """Expired, of no agent, or with an input that is none: a span with the reason."""
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    late = Shout.task(Text(text="late"), expires_at=past)
+    strange = late.model_copy(update={"task_id": new_id(), "agent": "no", "expires_at": None})
+    wrong = strange.model_copy(update={"task_id": new_id(), "agent": "shout", "input": {"n": 1}})
+    async with running(settings, Shout) as parts:
+        for each in (late, strange, wrong):
+            await parts.publisher.publish(each.model_copy(update={"traceparent": GIVEN}))
+        spans = [
+            await wait_until(lambda task=task: span_of(collected, "process", task), what="a span")
+            for task in (late, strange, wrong)
+        ]
+
+    outcomes = [(s.attributes["aurora.outcome"], s.attributes.get("error.type")) for s in spans]
+    assert outcomes == [("expired", None), ("dead", "unknown_agent"), ("dead", "invalid_input")]
+    assert {each.parent_id for each in spans} == {"00f067aa0ba902b7"}

@@ -80,6 +80,34 @@ def test_a_worker_without_an_exporter_loads_nothing_that_makes_spans():
     assert done.stdout.strip() == b"[]"
 
 
+def test_a_program_that_has_set_opentelemetry_up_keeps_its_own_way_out():
+    """Ours go where its spans go, as their children; closing is its own business."""
+    script = """
+import asyncio
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from orchestrator.tracing.opening import open_tracing
+
+kept, provider = InMemorySpanExporter(), TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(kept))
+trace.set_tracer_provider(provider)
+tracing = open_tracing({}, instance="w", content=False)
+with trace.get_tracer("theirs").start_as_current_span("theirs"):
+    with tracing.sending([], destination="tasks", producer="w"):
+        pass
+asyncio.run(tracing.close())
+with trace.get_tracer("theirs").start_as_current_span("later"):
+    pass
+ours, theirs, later = kept.get_finished_spans()
+assert (ours.name, ours.parent.span_id) == ("send tasks", theirs.context.span_id)
+assert later.name == "later"
+"""
+
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_outside_of_tracing_there_is_nothing():
     """For whoever asks: the log, and an agent with a model."""
     assert (current_tracing(), model_instrumentation(), log_fields()) == (None, None, {})
