@@ -42,9 +42,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own AURORA_* must not reach a test; what a test wants it sets itself."""
+    """A developer's own settings must not reach a test; what a test wants it sets itself."""
     for name in list(os.environ):
-        if name.startswith("AURORA_") and not name.startswith("AURORA_TEST_"):
+        if name.startswith(("AURORA_", "OTEL_")) and not name.startswith("AURORA_TEST_"):
             monkeypatch.delenv(name)
 
 

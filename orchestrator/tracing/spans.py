@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pydantic_ai.models.instrumented import InstrumentationSettings
 
 SYSTEM = "redis"
+LONGEST = 200  # characters of what others may have chosen
 SCHEDULE_ID = 36  # characters: what a scheduler writes is a UUID
 Attributes = dict[str, str | int]
 
@@ -118,6 +119,7 @@ class Tracing:
         self, method: str, *, traceparent: str | None, attributes: Attributes
     ) -> Iterator[Span]:
         """A request that this process answers; the caller names it by its route at the end."""
+        attributes = {name: str(value)[:LONGEST] for name, value in attributes.items()}
         with self._span(method, SpanKind.SERVER, traceparent, attributes) as span:
             yield span
 
@@ -212,7 +214,7 @@ class Processing:
 
 def failed(span: Span, error: str) -> None:
     """Mark a span as failed, by the class of the error."""
-    span.set_attribute("error.type", error)
+    span.set_attribute("error.type", error[:LONGEST])
     span.set_status(StatusCode.ERROR)
 
 
