@@ -16,6 +16,8 @@ The journey of a task through the files:
                                   `Outcome` (`outcome.py`). Knows neither Redis nor Postgres.
     `runtime/isolated.py`         the same in a child process of its own (`runtime/child.py`), for
                                   agents that ask for it and for tasks whose workers died twice.
+    `models/metered.py`           where it asks a language model (`ctx.ask`): the task's budget, the
+                                  provider's gate, and each call told before its answer is seen.
  7. `runtime/lease.py`            meanwhile a thread of its own renews the pending entry.
  8. `streams/scripts/finish.lua`  result event + end marker + acknowledgement, in one step, and only
                                   for the owner.

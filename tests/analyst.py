@@ -26,12 +26,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from agents.analyst import Analyst, Assessment, Evidence
 from orchestrator import Alert
 from orchestrator.api.app import create_app
-from orchestrator.app import Parts, alerts, api_parts, recorder, worker
+from orchestrator.app import alerts, api_parts, recorder, worker
 from orchestrator.client import set_submitter
 from orchestrator.db import schema
 from orchestrator.db.keys import Scope, create_key
 from orchestrator.embedded.postgres import EmbeddedPostgres
 from orchestrator.embedded.valkey import EmbeddedValkey
+from orchestrator.parts import Parts
 from orchestrator.runtime.service import run_services
 from orchestrator.settings import load_settings
 from orchestrator.streams.names import ALERTS

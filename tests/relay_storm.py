@@ -25,13 +25,13 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.app import Parts
 from orchestrator.cli.opening import run_long
 from orchestrator.db import schema
 from orchestrator.db.keys import create_key
 from orchestrator.embedded.ports import free_port
 from orchestrator.embedded.postgres import EmbeddedPostgres
 from orchestrator.embedded.valkey import EmbeddedValkey
+from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
 from orchestrator.settings import Settings
 from orchestrator.streams.names import ALERTS, CPS_ALERTS

@@ -14,9 +14,9 @@ from orchestrator.cli.output import Format, Output, harmless, show_list
 
 if TYPE_CHECKING:
     from orchestrator.alert import AlertKind
-    from orchestrator.app import Parts
     from orchestrator.cli.alert_ingest import Ingest
     from orchestrator.cli.alert_lines import Tally
+    from orchestrator.parts import Parts
 
 File = Annotated[
     Path,

@@ -15,12 +15,12 @@ from typing import IO
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from orchestrator.alert import Alert, AlertKind
-from orchestrator.app import Parts
 from orchestrator.cli import opening
 from orchestrator.cli.alert_lines import Line, Tally, judge
 from orchestrator.cli.output import console
 from orchestrator.db.alerts import stored
 from orchestrator.errors import Overloaded
+from orchestrator.parts import Parts
 from orchestrator.runtime.room import admit_alerts
 from orchestrator.streams.names import ALERTS, CPS_ALERTS, Stream
 

@@ -16,8 +16,8 @@ from orchestrator.cli.paging import rows
 from orchestrator.cli.roles import LogLevel, serve
 
 if TYPE_CHECKING:
-    from orchestrator.app import Parts
     from orchestrator.db.models import AlertRow
+    from orchestrator.parts import Parts
 
 app = typer.Typer(
     invoke_without_command=True,

@@ -10,7 +10,7 @@ from orchestrator.cli.output import Format, Limit, Output, show_list
 from orchestrator.cli.paging import rows
 
 if TYPE_CHECKING:
-    from orchestrator.app import Parts
+    from orchestrator.parts import Parts
 
 app = typer.Typer(no_args_is_help=True, help="The audit trail: list; each look is in it.")
 COLUMNS = (

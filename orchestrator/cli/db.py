@@ -7,7 +7,7 @@ import typer
 from orchestrator.cli import opening
 
 if TYPE_CHECKING:
-    from orchestrator.app import Parts
+    from orchestrator.parts import Parts
 
 app = typer.Typer(no_args_is_help=True, help="The database's schema: upgrade, current.")
 

@@ -11,12 +11,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import IO, Any
 
-from orchestrator.app import Parts, alerts, recorder
+from orchestrator.app import alerts, recorder
 from orchestrator.cli.demo_summary import Told, ask
 from orchestrator.cli.demo_telling import Telling
 from orchestrator.cli.tied import Tied, start_tied
 from orchestrator.db import schema
 from orchestrator.errors import OrchestratorError
+from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.service import run_services
 from orchestrator.settings import Settings, load_settings

@@ -12,8 +12,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.app import Parts
 from orchestrator.cli.output import harmless
+from orchestrator.parts import Parts
 
 Row = Mapping[str, Any]
 

@@ -13,13 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator.app import ROLES, Builder, Parts, api, run_roles, usable_roles
+from orchestrator.app import ROLES, Builder, api, run_roles, usable_roles
 from orchestrator.cli.data_directory import DataDirectory
 from orchestrator.cli.worker_process import Reloader, WorkerProcess
 from orchestrator.db import schema
 from orchestrator.db.keys import Scope, create_key, verify
 from orchestrator.db.schedules import ScheduleStore
 from orchestrator.errors import ConfigurationError, OrchestratorError
+from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry, load_agents
 from orchestrator.runtime.service import Service
 from orchestrator.services.scheduler import Scheduler

@@ -14,7 +14,7 @@ from orchestrator.cli.output import Format, harmless, one_line, show_list
 from orchestrator.errors import OrchestratorError
 
 if TYPE_CHECKING:
-    from orchestrator.app import Parts
+    from orchestrator.parts import Parts
     from orchestrator.settings import Settings
 
 ALIVE = 30_000  # milliseconds since a consumer last asked for something
@@ -69,7 +69,7 @@ async def _checks() -> AsyncIterator[Check]:
         return
     given = sorted(settings.model_fields_set)
     yield Check("settings", ok=True, said=f"given: {', '.join(given)}" if given else "defaults")
-    from orchestrator.app import Parts
+    from orchestrator.parts import Parts
 
     parts = Parts(settings, role="doctor")
     try:

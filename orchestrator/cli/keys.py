@@ -10,7 +10,7 @@ from orchestrator.cli.output import Format, Output, show_list
 from orchestrator.errors import OrchestratorError
 
 if TYPE_CHECKING:
-    from orchestrator.app import Parts
+    from orchestrator.parts import Parts
 
 app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
 SHOWN = ("id", "name", "state", "scopes", "created_at", "expires_at", "last_used_at")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from orchestrator.app import Parts
+    from orchestrator.parts import Parts
     from orchestrator.settings import Settings
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ def with_parts(work: Callable[["Parts"], Awaitable[T]], found: "Settings | None"
 
 
 async def _with_parts(work: Callable[["Parts"], Awaitable[T]], found: "Settings") -> T:
-    from orchestrator.app import Parts
+    from orchestrator.parts import Parts
 
     parts = Parts(found, role="cli")
     try:

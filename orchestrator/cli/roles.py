@@ -9,7 +9,7 @@ from orchestrator.cli import logs, opening
 from orchestrator.cli.tied import say_ready
 
 if TYPE_CHECKING:
-    from orchestrator.app import Parts
+    from orchestrator.parts import Parts
 
 LogLevel = Annotated[
     str,

@@ -13,8 +13,8 @@ from orchestrator.errors import OrchestratorError
 
 if TYPE_CHECKING:
     from orchestrator.agent import Agent
-    from orchestrator.app import Parts
     from orchestrator.handle import Handle
+    from orchestrator.parts import Parts
 
 PATIENCE = 5.0  # seconds until we say what the reason for the wait may be
 

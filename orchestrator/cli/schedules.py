@@ -10,9 +10,9 @@ from orchestrator.cli.output import Format, Limit, Output, show_list
 from orchestrator.errors import OrchestratorError
 
 if TYPE_CHECKING:
-    from orchestrator.app import Parts
     from orchestrator.db.schedules import ScheduleStore
     from orchestrator.db.ticks import Schedule
+    from orchestrator.parts import Parts
 
 app = typer.Typer(no_args_is_help=True, help="Schedules: list, pause, resume, trigger, preview.")
 SHOWN = ("name", "agent", "expression", "timezone", "state", "next_tick_at", "last_task_id", "id")

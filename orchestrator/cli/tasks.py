@@ -14,7 +14,7 @@ from orchestrator.cli.paging import rows
 from orchestrator.errors import OrchestratorError, TaskNotFound
 
 if TYPE_CHECKING:
-    from orchestrator.app import Parts
+    from orchestrator.parts import Parts
     from orchestrator.task import TaskState
 
 app = typer.Typer(no_args_is_help=True, help="Tasks: list, show, cancel, retry.")

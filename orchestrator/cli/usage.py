@@ -12,8 +12,8 @@ from orchestrator.cli.moments import Since, moment
 from orchestrator.cli.output import Format, Limit, Output, cell, console, show_list
 
 if TYPE_CHECKING:
-    from orchestrator.app import Parts
     from orchestrator.db.usage import Spending
+    from orchestrator.parts import Parts
     from orchestrator.usage import Usage
 
 

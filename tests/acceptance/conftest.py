@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from orchestrator.app import Parts
 from orchestrator.db import schema
 from orchestrator.embedded.postgres import EmbeddedPostgres
 from orchestrator.embedded.valkey import EmbeddedValkey
 from orchestrator.errors import Unavailable
+from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry, load_agents
 from orchestrator.settings import Settings
 from tests.support import wait_until

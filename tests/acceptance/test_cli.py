@@ -15,8 +15,8 @@ import asyncpg
 import pytest
 import redis
 
-from orchestrator.app import Parts
 from orchestrator.embedded.valkey import EmbeddedValkey
+from orchestrator.parts import Parts
 from orchestrator.task import new_id
 from tests.integration.test_alert_search import store
 from tests.support import wait_until

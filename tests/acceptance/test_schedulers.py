@@ -16,12 +16,12 @@ import pytest
 from sqlalchemy import text
 
 from orchestrator import Agent, RunContext
-from orchestrator.app import Parts
 from orchestrator.cron import crontab
 from orchestrator.db import ticks
 from orchestrator.db.schedules import ScheduleStore
 from orchestrator.db.session import Database
 from orchestrator.db.ticks import Schedule
+from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
 from orchestrator.services import scheduler
 from orchestrator.services.scheduler import Scheduler

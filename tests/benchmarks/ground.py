@@ -20,11 +20,11 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import psutil
 
-from orchestrator.app import Parts
 from orchestrator.db import schema
 from orchestrator.embedded.ports import free_port
 from orchestrator.embedded.postgres import EmbeddedPostgres
 from orchestrator.embedded.valkey import EmbeddedValkey
+from orchestrator.parts import Parts
 from orchestrator.registry import load_agents
 from orchestrator.settings import Settings
 from tests.benchmarks.gate import GATE, READY

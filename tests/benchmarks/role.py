@@ -6,8 +6,9 @@
 import os
 import sys
 
-from orchestrator.app import Parts, run_roles
+from orchestrator.app import run_roles
 from orchestrator.cli import logs, opening
+from orchestrator.parts import Parts
 from orchestrator.settings import load_settings
 from tests.benchmarks.gate import at_gate
 

@@ -18,13 +18,13 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from orchestrator.app import Parts
 from orchestrator.db import schema
 from orchestrator.db.session import Database
 from orchestrator.embedded.ports import free_port, is_free
 from orchestrator.embedded.postgres import EmbeddedPostgres
 from orchestrator.embedded.valkey import EmbeddedValkey
 from orchestrator.errors import Unavailable
+from orchestrator.parts import Parts
 from orchestrator.registry import load_agents
 from orchestrator.settings import Settings
 from orchestrator.streams.names import ORCHESTRATOR

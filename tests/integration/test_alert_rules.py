@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from orchestrator import Agent, Alert, Investigation, Rule, RunContext
-from orchestrator.app import Parts
 from orchestrator.db.investigations import enrol
 from orchestrator.investigation import Member
+from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry, load_agents
 from orchestrator.services.alerts import BATCH, AlertHandler
 from orchestrator.settings import Settings

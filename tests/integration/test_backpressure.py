@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from orchestrator.app import Parts, worker
+from orchestrator.app import worker
 from orchestrator.embedded.valkey import EmbeddedValkey
 from orchestrator.errors import Overloaded
+from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.service import run_services
 from orchestrator.services.janitor import Janitor

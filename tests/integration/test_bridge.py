@@ -14,10 +14,11 @@ import pytest
 from pydantic import SecretStr
 
 from orchestrator import mqtt
-from orchestrator.app import Parts, alerts, bridge, open_broker, recorder
+from orchestrator.app import alerts, bridge, open_broker, recorder
 from orchestrator.cli import doctor
 from orchestrator.embedded.ports import free_port
 from orchestrator.errors import BrokerRefused, ConfigurationError, Unavailable
+from orchestrator.parts import Parts
 from orchestrator.streams import bridges
 from tests.certificates import make
 from tests.faults.lines import Lines

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from pydantic_ai.models.test import TestModel
 
 from orchestrator import Agent, Alert
-from orchestrator.app import Parts
 from orchestrator.client import set_submitter
+from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
 from orchestrator.task import new_id
 from tests.integration.test_alert_rules import alert, handle, handler, publish

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from orchestrator.alert import AlertKind
-from orchestrator.app import Parts
 from orchestrator.cli import alert_ingest
 from orchestrator.cli.alert_ingest import Ingest
 from orchestrator.cli.alert_lines import Tally, judge
 from orchestrator.errors import Overloaded, Unavailable
+from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
 from orchestrator.settings import Settings
 from tests.integration.test_spine import rows

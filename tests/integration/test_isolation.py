@@ -16,12 +16,12 @@ import psutil
 import pytest
 
 from orchestrator import Agent, TaskState
-from orchestrator.app import Models
 from orchestrator.client import Receipt, set_submitter
 from orchestrator.context import RunContext
 from orchestrator.errors import TaskIdConflict
 from orchestrator.event import EventKind, TaskEvent
 from orchestrator.outcome import Completed, Crashed, Failed, Outcome, Retrying
+from orchestrator.parts import Models
 from orchestrator.runtime.child_process import TAIL
 from orchestrator.runtime.isolated import IsolatedRunner
 from orchestrator.settings import Settings

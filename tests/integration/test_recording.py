@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from orchestrator.app import Parts, recorder, worker
+from orchestrator.app import recorder, worker
 from orchestrator.client import set_submitter
 from orchestrator.db.reconciling import OpenTasks
 from orchestrator.errors import Overloaded, TaskIdConflict
+from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
 from orchestrator.services.auditor import Auditor
 from orchestrator.services.janitor import Janitor

@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy import text
 
 from orchestrator import Agent, RunContext
-from orchestrator.app import Parts
 from orchestrator.cron import Crontab, crontab
 from orchestrator.db import ticks
 from orchestrator.db.schedules import ScheduleStore
 from orchestrator.db.session import Database
 from orchestrator.db.ticks import Schedule, tick_task_id
 from orchestrator.errors import ConfigurationError, InvalidSchedule
+from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
 from orchestrator.services.scheduler import Scheduler
 from orchestrator.settings import Settings

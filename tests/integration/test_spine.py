@@ -9,9 +9,10 @@ from pydantic import BaseModel
 from sqlalchemy import text
 
 from orchestrator import Agent, RunContext, TaskState
-from orchestrator.app import Parts, recorder, worker
+from orchestrator.app import recorder, worker
 from orchestrator.client import set_submitter
 from orchestrator.db.session import Database
+from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.service import run_services
 from orchestrator.settings import Settings

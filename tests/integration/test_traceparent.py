@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator import Agent, Retry, RunContext
-from orchestrator.app import Parts
+from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
 from orchestrator.task import Task, new_id
 from tests.acceptance.test_promises import xadd

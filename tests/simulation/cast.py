@@ -15,9 +15,9 @@ from uuid import UUID
 
 from orchestrator import app
 from orchestrator.agent import Agent
-from orchestrator.app import Parts
 from orchestrator.context import RunContext
 from orchestrator.outcome import Crashed, Fault, Outcome
+from orchestrator.parts import Parts
 from orchestrator.runtime.isolated import RESTART_AFTER
 from orchestrator.runtime.lease import Lease
 from orchestrator.runtime.runner import Runner
