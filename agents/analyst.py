@@ -26,14 +26,19 @@ from orchestrator.errors import ConfigurationError
 if TYPE_CHECKING:
     import pydantic_ai
 
-LONGEST_STORY = 280  # characters: two sentences
+LONGEST_STORY = 220  # characters: two sentences
 LONGEST_VALUE = 120  # characters of one field of the alert, as the model sees it
-MOST_DETAILS = 8
+MOST_DETAILS = 6
 FIELDS = (
     "signature", "category", "severity", "src_ip", "dest_ip", "dest_port", "app_proto",
     "direction", "action", "host", "source", "occurred_at",
 )  # fmt: skip
-DETAILS_LEFT_OUT = frozenset({"payload", "payload_printable", "packet", "metadata", "flow"})
+# Bytes, and numbers that tell a reader nothing.
+_LEFT_OUT = """
+payload payload_printable packet packet_info metadata flow flow_id pcap_cnt pkt_src tx_id gid rev
+stream vlan in_iface community_id event_type serial fingerprint notbefore notafter ja3 ja3s hash
+"""
+DETAILS_LEFT_OUT = frozenset(_LEFT_OUT.split())
 LOOKED_AT = 10_000  # alerts of a host: more change nothing in what is said of it
 SHOWN = 15  # alerts of a host that a tool lists
 
@@ -50,11 +55,11 @@ class Evidence(StrEnum):
     """What an assessment may rest on; a run offers those that there are."""
 
     ALERT = "alert"
-    TRIAGE = "triage"
     REPETITION = "repetition"  # the same from the same source, in the hour before
     SOURCE = "source"  # what the record has of the one end, in the day before
     DESTINATION = "destination"  # and of the other
     INVESTIGATION = "investigation"
+    TRIAGE = "triage"
 
 
 class Answer(BaseModel):
@@ -136,13 +141,13 @@ Examples:
 <data-example>
 alert: {{"signature": "ET SCAN MySQL port 3306", "severity": "medium", "src_ip": "198.51.100.7", \
 "dest_ip": "10.10.0.20"}}
-triage: {{"severity": "low", "classification": "scanning", "action": "watch"}}
 source: {{"alerts": 212, "kinds": 3, "serious": 0}}
+triage: {{"severity": "low", "classification": "scanning", "action": "watch"}}
 </data-example>
 
 {{"what_happened": "The sensor saw \\"ET SCAN MySQL port 3306\\" from 198.51.100.7 to 10.10.0.20. \
 The triage calls it scanning, of low severity.", "severity": "low", "action": "watch", \
-"confidence": "medium", "evidence": ["alert", "triage", "source"]}}
+"confidence": "medium", "evidence": ["alert", "source", "triage"]}}
 
 <data-example>
 alert: {{"signature": "ET MALWARE Beacon Observed", "severity": "high", "src_ip": "10.10.0.31", \
@@ -157,13 +162,13 @@ triage: {{"severity": "critical", "classification": "command and control", "acti
 <data-example>
 alert: {{"signature": "POLICY Cleartext password", "severity": "low", "src_ip": "10.20.1.4", \
 "dest_ip": "10.20.9.9"}}
-triage: {{"severity": "info", "classification": "policy", "action": "close"}}
 destination: {{"alerts": 2, "kinds": 1, "serious": 0}}
+triage: {{"severity": "info", "classification": "policy", "action": "close"}}
 </data-example>
 
 {{"what_happened": "The sensor saw \\"POLICY Cleartext password\\" from 10.20.1.4 to 10.20.9.9. \
 The triage calls it policy, of info severity.", "severity": "info", "action": "close", \
-"confidence": "low", "evidence": ["alert", "triage", "destination"]}}
+"confidence": "low", "evidence": ["alert", "destination", "triage"]}}
 """
 
 
@@ -240,11 +245,11 @@ async def known(alert: Alert, ctx: RunContext) -> dict[Evidence, Mapping[str, An
     history = await look_up(alert, ctx)
     found: dict[Evidence, Mapping[str, Any] | None] = {
         Evidence.ALERT: excerpt(alert),
-        Evidence.TRIAGE: await _first(ctx, TRIAGE, alert_id=alert.id),
         Evidence.REPETITION: {"same_in_the_hour_before": history.seen, "targets": history.targets},
         Evidence.SOURCE: await _host(ctx, alert, alert.src_ip),
         Evidence.DESTINATION: await _host(ctx, alert, alert.dest_ip),
         Evidence.INVESTIGATION: await _first(ctx, INVESTIGATION, alert_id=alert.id),
+        Evidence.TRIAGE: await _first(ctx, TRIAGE, alert_id=alert.id),
     }
     return {name: each for name, each in found.items() if each}
 

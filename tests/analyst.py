@@ -74,11 +74,15 @@ async def triaged(parts: Parts, raw: Sequence[bytes]) -> list[Alert]:
 async def assessed(found: Sequence[Alert], *, timeout: float) -> list[Assessment]:
     """Each alert's assessment, valid against its schema, once it is in the record."""
     handles = [await Analyst.delay(each) for each in found]
-    results = [await each.get(timeout=timeout, recorded=True) for each in handles]
-    for alert, result in zip(found, results, strict=True):
+    results = []
+    for number, (alert, handle) in enumerate(zip(found, handles, strict=True), 1):
+        result = await handle.get(timeout=timeout, recorded=True)
+        results.append(result)
         jsonschema.validate(result.model_dump(mode="json"), Assessment.model_json_schema())
         assert result.alert_id == alert.id
-        assert Evidence.ALERT in result.evidence or result.evidence
+        assert set(result.evidence) <= set(Evidence)
+        if number % 10 == 0:
+            print(f"{number} of {len(found)} assessed", file=sys.stderr, flush=True)
     return results
 
 
@@ -113,7 +117,7 @@ async def _told(parts: Parts) -> dict[str, Tokens]:
     counted: Counter[str] = Counter()
     for family in text_string_to_metric_families(metrics):
         for each in family.samples:
-            if each.name == "aurora_llm_tokens_total":
+            if each.name == "aurora_model_tokens_total":
                 counted[each.labels["type"]] += int(each.value)
     return {
         "/api/v1/usage": Tokens(

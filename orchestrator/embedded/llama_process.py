@@ -15,7 +15,7 @@ from typing import Any
 # Requests that are worked on at a time; the others wait in the server.
 SLOTS = 2
 MOST_THREADS = 8
-CONTEXT = 8_192  # tokens of one request and its answer
+CONTEXT = 4_096  # tokens of one request and its answer
 # Of an answer, where the request names no other figure: a small model may not find its end.
 LONGEST_ANSWER = 1_024
 # Each request holds one while it waits, and whoever asks whether we live must not wait for them.
@@ -47,9 +47,15 @@ def _parameters(spec: dict[str, Any]) -> Any:
         # instead of 28. One thread on two cores takes 46 ms whatever else goes on.
         cpu.n_threads = max(1, min(MOST_THREADS, (os.cpu_count() or 2) - 1))
         cpu.poll = 0
+    # The whole context of every layer: else instructions that all requests begin with would be read
+    # anew each time, since this model looks back 512 tokens in most of its layers.
+    parameters.swa_full = True
     parameters.n_predict = LONGEST_ANSWER
     # The likeliest token, unless the request wants chance: the same alert gets the same answer.
-    parameters.sampling.temp = 0.0
+    sampling = parameters.sampling
+    sampling.temp = 0.0
+    # Alone that runs in circles: what it has just written becomes the less likely, the longer.
+    sampling.dry_multiplier, sampling.dry_allowed_length, sampling.dry_penalty_last_n = 0.8, 4, 96
     parameters.n_threads_http = HTTP_THREADS
     parameters.verbosity = ERRORS
     parameters.endpoint_metrics = True
