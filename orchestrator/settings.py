@@ -22,6 +22,7 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     PyprojectTomlConfigSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from orchestrator.errors import ConfigurationError, UnknownSetting
@@ -186,7 +187,13 @@ def load_settings(environment: dict[str, str], **given: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        raise _readable(error) from error
+        # Here and below not `from error`: what it was raised from has the value, maybe a key.
+        raise _readable(error) from None
+    except SettingsError as error:
+        raise ConfigurationError(
+            f"settings: {error}; it takes a JSON object, such as"
+            """ AURORA_MODEL_KEYS='{"openai": "..."}'"""
+        ) from None
 
 
 def _readable(error: ValidationError) -> ConfigurationError:

@@ -18,6 +18,7 @@ from pydantic_ai.settings import ModelSettings
 from orchestrator.context import ModelAccess, RunClock
 from orchestrator.errors import Unavailable as RedisUnavailable
 from orchestrator.model_failure import FailureKind, ModelFailed
+from orchestrator.models.cleaning import cleaned
 from orchestrator.models.estimate import dollars_of, input_tokens_of
 from orchestrator.models.failures import Scrub, meaning, no_answer, timed_out
 from orchestrator.models.source import Found
@@ -74,6 +75,7 @@ class Metered(WrapperModel):
 
         need = self._need(messages, model_settings, model_request_parameters)
         call_id, began, response = await self._admitted(need, model_settings, send)
+        response = cleaned(response, self._scrub)
         await self._answered(call_id, began, response, model_request_parameters)
         return response
 
@@ -127,7 +129,8 @@ class Metered(WrapperModel):
                 # The library's own, over a response that is none of its protocol.
                 await self._access.drop(call_id)
                 await self._access.tell(call_id, self._sharers, Answered())
-                raise no_answer(self.name, f"{type(error).__name__}: {error}", raw="") from error
+                said = self._scrub(f"{type(error).__name__}: {error}")
+                raise no_answer(self.name, said, raw="") from None
             except BaseException:
                 await self._access.drop(call_id)
                 raise
@@ -162,12 +165,13 @@ class Metered(WrapperModel):
         found = meaning(error, model=self.name, scrub=self._scrub)
         if isinstance(found, ModelFailed):
             await self._access.tell(call_id, self._sharers, Answered())
-            raise found from error
+            # Not `from error`: it has the provider's own words, which a traceback would print.
+            raise found from None
         await self._access.tell(call_id, self._sharers, found)
         if not self._waits and not isinstance(found, Limited):
             raise ModelFailed(
                 FailureKind.PROVIDER_UNAVAILABLE, f"{self.name} is away: {self._scrub(str(error))}"
-            ) from error
+            ) from None
 
     async def _answered(
         self,

@@ -1,5 +1,6 @@
 """Settings: where they come from, and what is said of those that are wrong."""
 
+import traceback
 import warnings
 from datetime import timedelta
 
@@ -49,6 +50,17 @@ def test_the_environment_wins_over_pyproject(tmp_path, monkeypatch):
     found = load_settings({}, port=9002)
 
     assert (found.prefix, found.concurrency, found.port) == ("soc", 7, 9002)
+
+
+@pytest.mark.parametrize("given", ["Zebra-key", '["Zebra-key"]', '{"openai": ["Zebra-key"]}'])
+def test_keys_that_cannot_be_read_are_refused_and_not_shown(monkeypatch, given):
+    """With the variable's name; in no line of the error or of what it came from."""
+    monkeypatch.setenv("AURORA_MODEL_KEYS", given)
+
+    with pytest.raises(ConfigurationError, match=r"(?i)model_keys") as caught:
+        load_settings({})
+
+    assert "Zebra" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_lists_are_separated_by_commas(monkeypatch):
