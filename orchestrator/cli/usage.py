@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,9 +27,15 @@ class By(StrEnum):
 
 
 FIGURES = {
-    "requests": "requests", "input_tokens": "input", "cached_tokens": "of it cached",
-    "output_tokens": "output", "tool_calls": "tool calls", "cost_usd": "cost USD",
+    "requests": "requests", "input_tokens": "input", "cached_tokens": "cached",
+    "output_tokens": "output", "tool_calls": "tools", "cost_usd": "cost USD",
 }  # fmt: skip
+
+LEAST_SHOWN = Decimal("0.0001")  # dollars
+# Columns; in fewer, counts are rounded and some left out, so that no name is cut.
+WIDE_ENOUGH = 100
+LEFT_OUT = frozenset({"cached_tokens", "tool_calls"})
+NARROWEST = {By.AGENT: 9, By.MODEL: 16, By.DAY: 10}  # columns
 
 
 def usage(
@@ -82,28 +89,42 @@ def _print_table(rows: Sequence[Mapping[str, Any]], words: Sequence[str], total:
     from rich.table import Table
     from rich.text import Text
 
+    out, summed = console(), total.as_json()
+    is_wide = out.width >= WIDE_ENOUGH
+    names = [name for name in FIGURES if is_wide or name not in LEFT_OUT]
     table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_footer=bool(words),
-        footer_style="bold",
+        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold",
+        show_footer=bool(words), footer_style="bold",
     )  # fmt: skip
     for i, word in enumerate(words):
-        table.add_column(word, footer="" if i else "total", overflow="fold", no_wrap=word == By.DAY)
-    summed = total.as_json()
-    for name, said in FIGURES.items():
-        table.add_column(said, footer=_figure(name, summed), justify="right", no_wrap=True)
+        table.add_column(
+            word, footer="" if i else "total", overflow="fold", no_wrap=word == By.DAY,
+            min_width=NARROWEST[By(word)],
+        )  # fmt: skip
+    for name in names:
+        footer = _figure(name, summed, is_wide)
+        table.add_column(FIGURES[name], footer=footer, justify="right", no_wrap=True)
     for row in rows:
         shown = [Text(cell(row[word])) for word in words]
-        table.add_row(*shown, *(Text(_figure(name, row)) for name in FIGURES))
-    console().print(table)
+        table.add_row(*shown, *(Text(_figure(name, row, is_wide)) for name in names))
+    out.print(table)
     if total.unpriced_requests:
-        print(f"The price of {total.unpriced_requests:,} of {total.requests:,} requests is not"
-              " known; they are in no cost.")  # fmt: skip
+        print(f"+ The price of {total.unpriced_requests:,} of {total.requests:,} requests is not"
+              " known: they are in no cost.")  # fmt: skip
 
 
-def _figure(name: str, row: Mapping[str, Any]) -> str:
+def _figure(name: str, row: Mapping[str, Any], is_wide: bool) -> str:
     value = row[name]
-    if name == "cost_usd":
-        if value is None:
-            return "unknown"
-        return value if not row["unpriced_requests"] else f"at least {value}"
-    return f"{value:,}"
+    if name != "cost_usd":
+        return f"{value:,}" if is_wide else _rounded(value)
+    if value is None:
+        return "unknown"
+    # In line with those whose price is known only in part. JSON has all digits.
+    cost, mark = Decimal(value), "+" if row["unpriced_requests"] else " "
+    return (f"<{LEAST_SHOWN}" if 0 < cost < LEAST_SHOWN else f"{cost:,.4f}") + mark
+
+
+def _rounded(count: int) -> str:
+    if count < 100_000:  # noqa: PLR2004 - five digits are as short
+        return f"{count:,}"
+    return f"{count / 1e6:,.1f}M" if count >= 10**7 else f"{count / 1e3:,.0f}k"

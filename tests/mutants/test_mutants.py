@@ -26,6 +26,7 @@ LIVE = "tests/integration/test_live.py"
 PROMISES = "tests/acceptance/test_promises.py"
 BRIDGE = "tests/integration/test_bridge.py"
 DOOR = "tests/integration/test_dashboard_door.py"
+CALLS = "tests/integration/test_model_calls.py"
 PAGES = "tests/integration/test_dashboard_pages.py"
 LETTERS = "tests/integration/test_dashboard_dead_letters.py"
 TRACEPARENT = "tests/integration/test_traceparent.py"
@@ -45,6 +46,19 @@ MUTANTS = {
         "            traceparent=row.traceparent,\n",
         "",
         f"{TRACEPARENT}::test_the_record_keeps_it_for_who_publishes_again",
+    "an end does not count the calls of models before it": Mutant(
+        "P2",
+        "orchestrator/db/recording.py",
+        "    if writes.calls or (found is not None and found.spent):\n",
+        "    if writes.calls:\n",
+        f"{CALLS}::test_two_recorders_with_a_call_and_an_end_both_count",
+    ),
+    "a recorder does not wait for another's call of a model": Mutant(
+        "P2",
+        "orchestrator/db/recording.py",
+        " ORDER BY id FOR UPDATE",
+        " ORDER BY id",
+        f"{CALLS}::test_two_recorders_with_a_call_and_an_end_both_count",
     ),
     "an alert that comes again is counted again": Mutant(
         "P2",
