@@ -18,6 +18,7 @@ from pydantic_ai.settings import ModelSettings
 from orchestrator.context import ModelAccess, RunClock
 from orchestrator.errors import Unavailable as RedisUnavailable
 from orchestrator.model_failure import FailureKind, ModelFailed
+from orchestrator.models.allowances import Heard, hearing
 from orchestrator.models.cleaning import cleaned
 from orchestrator.models.estimate import dollars_of, input_tokens_of
 from orchestrator.models.failures import Scrub, meaning, no_answer, timed_out
@@ -56,6 +57,7 @@ class Metered(WrapperModel):
         self._patience = patience.total_seconds()
         self._waited = 0.0
         self._scrub = scrub
+        self._heard: dict[str, Heard] = {}  # by call
         key = getattr(getattr(found.model, "client", None), "api_key", None)
         self._sharers = fingerprint(
             found.model.system, found.model.base_url, key if isinstance(key, str) else None
@@ -116,7 +118,8 @@ class Metered(WrapperModel):
             left = await self._leave(call_id, need)
             began = time.monotonic()
             try:
-                answer = await send(self._within(settings, left, need))
+                with hearing(self.wrapped) as self._heard[call_id]:
+                    answer = await send(self._within(settings, left, need))
             except TimeoutError as error:
                 await self._access.drop(call_id)
                 # It may have taken it: whoever shares the key learns nothing from our impatience.
@@ -193,7 +196,9 @@ class Metered(WrapperModel):
             cost_usd=_price(response),
         )
         await self._access.spend(call)
-        await self._access.tell(call_id, self._sharers, Answered())
+        heard = self._heard.pop(call_id, [])
+        news = Answered(allowance=heard[-1] if heard else None)
+        await self._access.tell(call_id, self._sharers, news)
 
     def _need(
         self,

@@ -21,6 +21,7 @@ from orchestrator.testing.provider import (
     Disconnect,
     Hang,
     Malformed,
+    RateLimit,
     Refused,
     Reply,
     Request,
@@ -232,3 +233,18 @@ async def test_a_long_answer_ends_where_the_budget_does(settings, database):
 
     assert found["it"]["type"] == "budget_exceeded"
     assert 0 < provider.count.tokens <= 500
+
+
+async def test_what_a_provider_says_is_left_reaches_its_gate(settings, database):
+    """P8: so that calls are spaced before one is refused."""
+    limit = RateLimit(requests=60, per=100, headers=True)
+    async with (
+        ScriptedProvider(FINE, rules=[limit]) as provider,
+        running(asking(settings, provider), Named) as parts,
+    ):
+        set_submitter(parts.submitter)
+        commands, pattern = parts.streams.commands, parts.streams.keys.gate("*")
+        await (await Named.delay(Text(text="any"))).get(timeout=20)
+
+        (gate,) = [each async for each in commands.scan_iter(match=pattern, count=1000)]
+        assert await commands.hmget(gate, "left", "most") == [b"59", b"59"]

@@ -46,6 +46,7 @@ MUTANTS = {
         "            traceparent=row.traceparent,\n",
         "",
         f"{TRACEPARENT}::test_the_record_keeps_it_for_who_publishes_again",
+    ),
     "an end does not count the calls of models before it": Mutant(
         "P2",
         "orchestrator/db/recording.py",

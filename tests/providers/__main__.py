@@ -30,6 +30,7 @@ def _plan() -> tuple[Plan, Path | None]:
     add("--answer", type=float, default=0.3, help="seconds that an answer takes")
     add("--kind", choices=["window", "bucket"], default="window", help="of the limit")
     add("--silent", action="store_true", help="without Retry-After")
+    add("--headers", action="store_true", help="with x-ratelimit-*")
     add("--by", choices=["503", "529", "cut", "port"], default="503", help="how it is away")
     add("--json", type=Path, metavar="FILE", help="write every figure")
     given = vars(parser.parse_args())
@@ -66,6 +67,7 @@ def _title(plan: Plan) -> str:
     if plan.scenario == "outage":
         return f"{who}; away for {plan.minute:g} s ({plan.by})"
     said = "with Retry-After" if plan.retry_after else "without Retry-After"
+    said += ", with headers" if plan.headers else ""
     return f"{who}; {plan.requests} requests in {plan.minute:g} s, {plan.kind}, {said}"
 
 

@@ -37,6 +37,7 @@ class Plan:
     answer: float = 0.3  # that an answer takes
     kind: Literal["window", "bucket"] = "window"
     retry_after: bool = True
+    headers: bool = False  # whether each reply says what is left
     by: Literal["503", "529", "cut", "port"] = "503"  # how it is away
     patience: float = 900.0
 
@@ -56,7 +57,7 @@ class Plan:
         if self.scenario == "limit":
             limit = RateLimit(
                 requests=self.requests, per=self.minute, kind=self.kind,
-                retry_after=self.retry_after,
+                retry_after=self.retry_after, headers=self.headers,
             )  # fmt: skip
             return [limit]
         match self.by:
