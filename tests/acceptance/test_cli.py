@@ -575,7 +575,7 @@ async def test_the_doctor_finds_nothing(folder, env, running, unused_port):
 
     assert done.code == 0, done.out
     assert "✗" not in done.out
-    assert done.out.count("✓") == 9
+    assert done.out.count("✓") == 10
 
 
 async def test_the_doctor_finds_work_without_a_worker(folder, env):
