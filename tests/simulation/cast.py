@@ -70,7 +70,7 @@ class OneLoopLease(Lease):
 class ModelChild:
     """A process of its own for one attempt: its death is a value."""
 
-    def __init__(self, _: Any, *, max_output: int) -> None:
+    def __init__(self, *_: Any, max_output: int) -> None:
         self._runner = Runner(None, max_output=max_output)  # type: ignore[arg-type]
 
     async def run(self, agent: Agent[Any, Any], ctx: RunContext) -> Outcome:
