@@ -71,6 +71,7 @@ def _upsert(standing: TaskRecord, new: TaskRecord) -> None:
     for name in SEEN:
         if (value := getattr(new, name)) is not None:
             setattr(standing, name, value)
+    standing.traceparent = standing.traceparent or new.traceparent
 
 
 class Postgres:
