@@ -78,7 +78,9 @@ class TaskEvent(BaseModel):
     crashed: bool = False  # and this attempt did not, either: its own process died
     output: Any = None
     error: dict[str, Any] | None = None
-    usage: dict[str, Any] | None = None
+    usage: dict[str, Any] | None = Field(
+        default=None, description="Of an event `usage`: a ModelCall. Of others it is not read."
+    )
     detail: dict[str, Any] | None = None  # what progress() was given
     worker: str | None = None
     started_at: Moment | None = None

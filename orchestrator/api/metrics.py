@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -258,6 +263,13 @@ def _of_models(spent: Iterable[Group]) -> Iterator[Metric]:
             ("tool_calls", "Calls of tools that models asked for.", ()),
         )
     )
+    # OpenTelemetry's name for it, as Prometheus spells it; sum and count, without its buckets.
+    standard = SummaryMetricFamily(
+        "gen_ai_client_token_usage",
+        "Tokens of a call of a model.",
+        labels=["gen_ai_agent_name", "gen_ai_provider_name", "gen_ai_request_model",
+                "gen_ai_token_type"],
+    )  # fmt: skip
     for each in spent:
         labels, usage = [each.agent or "", each.model or ""], each.usage
         requests.add_metric(labels, usage.requests)
@@ -267,4 +279,11 @@ def _of_models(spent: Iterable[Group]) -> Iterator[Metric]:
         cost.add_metric(labels, float(usage.cost_usd or 0))
         unpriced.add_metric(labels, usage.unpriced_requests)
         tool_calls.add_metric(labels, usage.tool_calls)
-    yield from (requests, tokens, cost, unpriced, tool_calls)
+        provider, _, model = (each.model or "").rpartition(":")
+        for kind, count in (("input", usage.input_tokens), ("output", usage.output_tokens)):
+            standard.add_metric(
+                [each.agent or "", provider, model, kind],
+                count_value=usage.requests,
+                sum_value=count,
+            )
+    yield from (requests, tokens, cost, unpriced, tool_calls, standard)

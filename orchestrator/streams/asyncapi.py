@@ -11,6 +11,7 @@ from orchestrator.event import Act, TaskEvent
 from orchestrator.formats.own import EXAMPLES, json_schema
 from orchestrator.streams.names import ALERTS, AUDIT, CPS_ALERTS, RESULTS, TASKS, Keys, Stream
 from orchestrator.task import Task
+from orchestrator.usage import ModelCall
 
 VERSION = "3.0.0"  # of AsyncAPI
 _SCHEMAS = "#/components/schemas/"
@@ -120,6 +121,7 @@ def _schemas() -> dict[str, Any]:
         # What a message has to say; for the rest the reader has defaults.
         (Task, ["agent"]),
         (TaskEvent, ["task_id", "agent", "event"]),
+        (ModelCall, ["model"]),
         (Act, ["action", "actor", "object_type", "object_id", "at"]),
     )
     found: dict[str, Any] = {"Alert": json_schema(ref_template=_SCHEMAS + "{model}")}

@@ -1,6 +1,7 @@
 """The examples in README and docs run: what a reader copies works."""
 
 import asyncio
+import json
 import re
 import sys
 from datetime import UTC, datetime, timedelta
@@ -13,9 +14,11 @@ from pydantic import BaseModel
 from pydantic_ai.models.test import TestModel
 
 from orchestrator import Agent, Alert
+from orchestrator.app import recorder
 from orchestrator.client import set_submitter
 from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
+from orchestrator.streams.names import RESULTS
 from orchestrator.task import new_id
 from tests.integration.test_alert_rules import alert, handle, handler, publish
 from tests.integration.test_spine import Shout, Text, rows, running
@@ -26,6 +29,7 @@ from tests.support import wait_until
 ROOT = Path(__file__).parent.parent.parent
 LIVE = (ROOT / "docs" / "live.md").read_text()
 QUERYING = (ROOT / "docs" / "querying.md").read_text()
+USAGE = (ROOT / "docs" / "usage.md").read_text()
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -35,12 +39,25 @@ def blocks(page: str, language: str) -> list[str]:
 README_PYTHON = blocks((ROOT / "README.md").read_text(), "python")
 
 
-async def test_the_sql_of_the_page_runs(database):
+async def test_the_sql_of_the_pages_runs(database):
     """Every SQL example is valid against the schema at head."""
-    examples = blocks(QUERYING, "sql")
+    examples = blocks(QUERYING + USAGE, "sql")
     assert len(examples) >= 3
     for sql in examples:
         await rows(database, sql)
+
+
+async def test_a_call_that_another_program_tells_of_is_recorded(settings, database):
+    """As the page writes it; it sums up to what the page shows."""
+    shown, told = (json.loads(each) for each in blocks(USAGE, "json"))
+    async with running(settings, Shout, roles=(recorder,)) as parts:
+        await parts.publisher.publish_data(RESULTS, json.dumps(told).encode())
+        (line,) = await wait_until(
+            lambda: rows(database, "SELECT usage FROM attempts"), what="recorded"
+        )
+    figures = {name: told["usage"][name] for name in ("input_tokens", "cached_tokens", "cost_usd")}
+    assert line["usage"].keys() == shown.keys()
+    assert {name: line["usage"][name] for name in figures} == figures
 
 
 async def test_the_sqlalchemy_example_runs(settings, database):

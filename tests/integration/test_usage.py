@@ -143,6 +143,13 @@ async def agree_by_agent_and_model(api: Api, settings: Settings, folder, made) -
         for kind in ("input", "output", "cached"):
             name = f'aurora_model_tokens_total{{{labels},type="{kind}"}}'
             assert metrics[name] == expected[f"{kind}_tokens"]
+        provider, _, name = model.partition(":")
+        standard = (
+            f'gen_ai_agent_name="{agent}",gen_ai_provider_name="{provider}",'
+            f'gen_ai_request_model="{name}",gen_ai_token_type="output"'
+        )
+        assert metrics[f"gen_ai_client_token_usage_count{{{standard}}}"] == len(calls)
+        assert metrics[f"gen_ai_client_token_usage_sum{{{standard}}}"] == expected["output_tokens"]
         assert metrics[f"aurora_model_tool_calls_total{{{labels}}}"] == expected["tool_calls"]
         assert metrics[f"aurora_model_cost_usd_total{{{labels}}}"] == pytest.approx(
             float(expected["cost_usd"] or 0)
