@@ -10,7 +10,7 @@ from orchestrator.api.feed import Feed, Gap, Here, Told
 from orchestrator.db.live import alerts_between
 from orchestrator.db.session import Database
 from orchestrator.errors import Rejected
-from orchestrator.event import TaskEvent
+from orchestrator.event import EventKind, TaskEvent
 from orchestrator.formats.normalise import normalise
 from orchestrator.streams.connection import Streams
 from orchestrator.streams.live import LiveTail
@@ -81,6 +81,8 @@ class Live:
         del source
         message = decode(fields, stream=self._streams.keys.results, entry_id=entry_id)
         event = decode_event(message)
+        if event.event is EventKind.USAGE:
+            return None  # no change of a state, and maybe after the task's end
         said = {
             "task_id": event.task_id,
             "agent": event.agent,

@@ -18,7 +18,8 @@ from orchestrator.db.session import Database
 from orchestrator.settings import Settings
 from orchestrator.streams import live as live_tail
 from orchestrator.streams.connection import Streams
-from orchestrator.streams.names import ALERTS
+from orchestrator.streams.names import ALERTS, RESULTS
+from orchestrator.streams.publisher import Publisher
 from orchestrator.streams.told import LiveMessage
 from tests.integration.test_spine import rows, running
 from tests.live import Client, Replica, alert, replica
@@ -458,13 +459,16 @@ async def test_a_process_without_clients_reads_nothing(api: Replica, streams: St
 
 
 async def test_changes_of_tasks_are_followed(api: Replica, streams: Streams):
-    """A task that is submitted and cancelled is news."""
+    """A task that is submitted and cancelled is news; what a model cost it is none."""
     client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{api.port}", headers=api.header)
     async with client, client.stream("GET", "/api/v1/tasks/events") as events:
         lines = events.aiter_lines()
         while not (await anext(lines)).startswith("id:"):
             pass
         task_id = await api.api.submit()
+        spent = {"task_id": task_id, "agent": "echo", "event": "usage", "usage": {"model": "a:b"}}
+        publisher = Publisher(streams, producer="test")
+        await publisher.publish_data(RESULTS, json.dumps(spent).encode())
         await api.api.client.post(f"/api/v1/tasks/{task_id}/cancel")
         line = ""
         while not line.startswith("data:"):
