@@ -302,3 +302,21 @@ async def test_without_redis_everybody_waits_and_nothing_fails(caplog):
 )  # fmt: skip
 def test_who_waits_long_looks_again_in_between(turn, jitter, wait):
     assert again_after(turn, jitter) == pytest.approx(wait)
+
+
+async def test_what_was_let_in_before_an_outage_says_nothing_of_the_limit_after_it(gates, timed):
+    """P8: the window in which requests are counted ends with an outage."""
+    places = [Place() for _ in range(200)]
+    for place in places:
+        await gates.admit("p", place)
+    await gates.tell("p", Unavailable(), places[0])
+    timed.now += 2
+    await gates.tell("p", Answered(), places[1])  # under way when it closed
+
+    await gates.tell("p", Limited(retry_after=1), places[2])
+    assert "pace" not in await _state(timed)
+    await _admitted(gates, timed, late := Place())
+    await gates.tell("p", Limited(retry_after=1), late)
+    await _admitted(gates, timed)
+
+    assert "pace" not in await _state(timed)

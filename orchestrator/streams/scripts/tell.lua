@@ -65,7 +65,7 @@ local function refused()
   local least = gate.tries > 1 and back_off / 2 or 0.05
   gate.closed_until = now + (asked and math.min(math.max(asked, least), LONGEST) or back_off)
   gate.closed_by, gate.closings, gate.probe_until = news, (gate.closings or 0) + 1, nil
-  gate.since, gate.sent = gate.since or now, gate.sent or 1
+  if not gate.since then gate.since, gate.sent, gate.refused = now, 1, 1 end
   redis.call('SADD', KEYS[2], ARGV[2])
   return 1
 end
