@@ -313,7 +313,7 @@ async def test_what_was_let_in_before_an_outage_says_nothing_of_the_limit_after_
     timed.now += 2
     await gates.tell("p", Answered(), places[1])  # under way when it closed
 
-    await gates.tell("p", Limited(retry_after=1), places[2])
+    await gates.tell("p", Limited(retry_after=1))
     assert "pace" not in await _state(timed)
     await _admitted(gates, timed, late := Place())
     await gates.tell("p", Limited(retry_after=1), late)
