@@ -524,6 +524,22 @@ MUTANTS = {
         "",
         "tests/integration/test_gates.py::test_an_outage_is_looked_into_by_one_at_a_time",
     ),
+    "an answer is kept with our key in it": Mutant(
+        "P10",
+        "orchestrator/models/metered.py",
+        "        response = cleaned(response, self._scrub)\n",
+        "",
+        "tests/integration/test_model_secrets.py::"
+        "test_a_key_is_nowhere_also_when_its_provider_says_it",
+    ),
+    "a budget is spent and then looked at": Mutant(
+        "P8",
+        "orchestrator/runtime/model_access.py",
+        "        if over is not None:\n",
+        "        if False:\n",
+        "tests/integration/test_model_failures.py::"
+        "test_a_model_that_loops_is_stopped_before_the_call_that_passes_its_budget",
+    ),
     "the bridge's session ends with its connection": Mutant(
         "P4",
         "orchestrator/mqtt.py",
