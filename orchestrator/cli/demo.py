@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -9,29 +10,41 @@ import tempfile
 import time
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from orchestrator.cli.output import console
 from orchestrator.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from orchestrator.app import Parts
     from orchestrator.registry import AgentRegistry
 
 AGENTS = "./agents"
 LOG_TAIL = 20  # lines
 
 
-def demo() -> None:
+Model = Annotated[
+    str | None,
+    typer.Option(help="Let a language model assess a few: local, openai:gpt-5-mini, ..."),
+]
+
+
+def demo(*, model: Model = None) -> None:
     """Watch it work: sample alerts in, verdicts out, and a worker killed in the middle.
 
-    Starts Valkey and Postgres in a temporary directory, and removes everything afterwards.
+    Starts Valkey and Postgres in a temporary directory, and removes everything afterwards. With
+    --model, an agent then asks a model about the most severe; `local` needs no account.
     """
     # So that what is started below is stopped in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     home = Path(tempfile.mkdtemp(prefix="aurora-demo-"))
     home.chmod(0o711)  # Postgres, when we are root, runs as somebody else and passes through
     try:
-        _demo(home)
+        _demo(home, model)
     except BaseException:
         _show_log(home / "workers.log")
         raise
@@ -39,11 +52,12 @@ def demo() -> None:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _demo(home: Path) -> None:
+def _demo(home: Path, model: str | None) -> None:
     from orchestrator.cli.servers import embedded
 
     began = time.monotonic()
     registry = _agents()
+    then = _last_act(model, registry) if model else None
     log = home / "workers.log"
     logging.basicConfig(filename=log, level=logging.WARNING)
     with embedded(home) as servers:
@@ -54,7 +68,7 @@ def _demo(home: Path) -> None:
 
         screen = console()
         with Telling(screen) as telling, log.open("ab") as output:
-            settings = demo_settings(servers.urls(), agents=AGENTS)
+            settings = demo_settings(servers.urls(), agents=AGENTS, model=model)
             alerts = _sample()
             story = Story(settings, registry, telling=telling, output=output)
 
@@ -62,7 +76,7 @@ def _demo(home: Path) -> None:
                 telling.end()
                 print_summary(screen, told)
 
-            asyncio.run(story.run(alerts, show))
+            asyncio.run(story.run(alerts, show, then))
     print(f"  Done after {time.monotonic() - began:.1f} s; nothing is left running.\n")
 
 
@@ -82,6 +96,15 @@ def _agents() -> "AgentRegistry":
             " `class Every(Rule): agent = Triage`; run aurora demo in a clone of the repository"
         )
     return registry
+
+
+def _last_act(
+    model: str, registry: "AgentRegistry"
+) -> "Callable[[Parts], Coroutine[Any, Any, None]]":
+    from orchestrator.cli.demo_model import assess, check_model
+
+    check_model(model, registry, os.environ)
+    return lambda parts: assess(console(), parts, model)
 
 
 def _sample() -> list[bytes]:

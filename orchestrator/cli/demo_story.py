@@ -51,11 +51,11 @@ class Kill:
     task_ids: tuple[str, ...]
 
 
-def demo_settings(urls: Mapping[str, str], *, agents: str) -> Settings:
+def demo_settings(urls: Mapping[str, str], *, agents: str, model: str | None = None) -> Settings:
     """Settings of the demo, whatever the environment says."""
     return load_settings(
         {}, **urls, agents=(agents,), prefix="aurora", concurrency=CONCURRENCY, lease=LEASE,
-        grace=timedelta(seconds=5), queues=(),
+        grace=timedelta(seconds=5), queues=(), model=model,
     )  # fmt: skip
 
 
@@ -74,13 +74,23 @@ class Story:
         self._workers: list[Tied] = []
         self._keeping: asyncio.Task[None] | None = None
 
-    async def run(self, sample: Sequence[bytes], show: Callable[[Told], None]) -> None:
-        """From an empty database to the summary, which `show` is given. Raises DemoFailed."""
+    async def run(
+        self,
+        sample: Sequence[bytes],
+        show: Callable[[Told], None],
+        then: Callable[[Parts], Awaitable[None]] | None = None,
+    ) -> None:
+        """From an empty database to the summary, which `show` is given. Raises DemoFailed.
+
+        `then` goes on while everything still runs.
+        """
         stopped = asyncio.Event()
         try:
             await self._set_the_stage(stopped)
             kill = await self._play(sample)
             show(await ask(self.parts, killed_at=kill.at, task_ids=kill.task_ids, lease=LEASE))
+            if then is not None:
+                await then(self.parts)
         finally:
             await self._clear_the_stage(stopped)
 
@@ -219,6 +229,7 @@ class Story:
             "AURORA_GRACE": str(settings.grace.total_seconds()),
             "AURORA_PREFIX": settings.prefix,
             "AURORA_QUEUES": "",
+            "AURORA_MODEL": settings.model or "",
         }
         return await start_tied(
             ["worker", "--log-level", "warning"], environment=environment, output=self.output

