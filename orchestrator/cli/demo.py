@@ -20,7 +20,7 @@ from orchestrator.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from orchestrator.app import Parts
+    from orchestrator.parts import Parts
     from orchestrator.registry import AgentRegistry
 
 AGENTS = "./agents"

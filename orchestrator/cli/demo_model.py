@@ -10,13 +10,13 @@ from rich.padding import Padding
 from rich.text import Text
 
 from orchestrator.alert import Alert
-from orchestrator.app import Parts
 from orchestrator.cli.demo_summary import COLOURS
 from orchestrator.cli.output import harmless
 from orchestrator.client import set_submitter
 from orchestrator.embedded.weights import cache_directory, find_weights
 from orchestrator.errors import ConfigurationError
 from orchestrator.model_options import LOCAL
+from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
 
 AGENT = "analyst"
