@@ -1,13 +1,32 @@
 """The agent `analyst`: on the real local model, and what no model can make of it."""
 
+import json
 from pathlib import Path
 
+from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart, ToolReturnPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
+
+from agents.analyst import model_agent
 from orchestrator.app import alerts, recorder, worker
 from orchestrator.client import set_submitter
 from orchestrator.registry import load_agents
 from tests.analyst import SAMPLE, assessed, chosen, tokens, triaged
 from tests.integration.test_spine import running
 from tests.support import wait_until
+from tests.unit.test_analyst import FINE
+
+ALIKE = [
+    json.dumps(
+        {
+            "occurred_at": f"2026-01-01T00:0{minute}:00Z",
+            "severity": "high",
+            "signature": signature,
+            "src_ip": "198.51.100.7",
+            "dest_ip": "10.10.0.20",
+        }
+    ).encode()
+    for minute, signature in enumerate(("the first of two", "the second"))
+]
 
 
 async def test_real_alerts_are_assessed_and_every_token_is_counted_alike(
@@ -29,3 +48,33 @@ async def test_real_alerts_are_assessed_and_every_token_is_counted_alike(
             return said["the model's server"].output > 0 and len(set(said.values())) == 1
 
         await wait_until(agreed, what="the same tokens everywhere")
+
+
+async def test_a_model_that_calls_tools_is_given_one_that_reads(settings, database):
+    """A large model may look at the alert's own two ends; what it reads is marked as data, too."""
+    asked: list[list[str]] = []
+
+    async def obedient(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        asked.append([each.name for each in info.function_tools])
+        if len(asked) == 1:
+            return ModelResponse(parts=[ToolCallPart("alerts_of", {"end": "source"})])
+        (returned,) = messages[-1].parts
+        assert isinstance(returned, ToolReturnPart)
+        said = {
+            **FINE,
+            "what_happened": str(returned.content)[:200],
+            "evidence": ["alert", "source"],
+        }
+        return ModelResponse(parts=[ToolCallPart(info.output_tools[0].name, said)])
+
+    roles = (alerts, worker, recorder)
+    registry = load_agents(("./agents",))
+    with model_agent().override(model=FunctionModel(obedient)):
+        async with running(settings, roles=roles, registry=registry) as parts:
+            set_submitter(parts.submitter)
+            _, second = await triaged(parts, ALIKE)
+            (result,) = await assessed([second], timeout=30)
+
+    assert asked == [["alerts_of"], ["alerts_of"]]
+    assert result.what_happened.startswith("<data-")
+    assert "the first of two" in result.what_happened
