@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,8 @@ async def measure(home: Path, raw: Sequence[bytes]) -> dict[str, Any]:
         settings = load_settings(
             {}, redis_url=valkey.start(), database_url=postgres.start(), agents=("./agents",),
             model="local", locks=home / "locks", concurrency=8,
+            # The server counts what it wrote for somebody who had given up; nobody else can.
+            model_timeout=timedelta(minutes=20),
         )  # fmt: skip
         parts = Parts(settings, role="figures")
         await schema.upgrade(parts.database)

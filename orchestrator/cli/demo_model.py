@@ -20,6 +20,7 @@ from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
 
 AGENT = "analyst"
+MODELS = "pydantic_ai"
 ALERTS = 3  # the most severe, of three kinds
 PATIENCE = 300.0  # seconds for one of them: a model on two busy cores takes its time
 CHOSEN = f"""
@@ -45,7 +46,7 @@ def check_model(model: str, registry: AgentRegistry, environment: Mapping[str, s
             f"aurora demo --model shows the agent {AGENT}, and ./agents has none of that name;"
             " run it in a clone of the repository"
         )
-    if find_spec("pydantic_ai") is None:
+    if find_spec(MODELS) is None:
         extras = "models,local-model" if model == LOCAL else "models"
         raise ConfigurationError(
             f"--model {model} needs an extra: pip install 'aurora-orchestrator[{extras}]'"

@@ -1,6 +1,7 @@
 """The agent `analyst`: on the real local model, and what no model can make of it."""
 
 import json
+import re
 from pathlib import Path
 
 from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart, ToolReturnPart
@@ -52,19 +53,16 @@ async def test_real_alerts_are_assessed_and_every_token_is_counted_alike(
 
 async def test_a_model_that_calls_tools_is_given_one_that_reads(settings, database):
     """A large model may look at the alert's own two ends; what it reads is marked as data, too."""
-    asked: list[list[str]] = []
+    offered: list[list[str]] = []
+    marks: set[str] = set()
 
     async def obedient(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-        asked.append([each.name for each in info.function_tools])
-        if len(asked) == 1:
+        offered.append([each.name for each in info.function_tools])
+        marks.update(re.findall(r"<data-([0-9a-f]{16})>", str(messages)))
+        part = messages[-1].parts[-1]
+        if not isinstance(part, ToolReturnPart):
             return ModelResponse(parts=[ToolCallPart("alerts_of", {"end": "source"})])
-        (returned,) = messages[-1].parts
-        assert isinstance(returned, ToolReturnPart)
-        said = {
-            **FINE,
-            "what_happened": str(returned.content)[:200],
-            "evidence": ["alert", "source"],
-        }
+        said = {**FINE, "what_happened": str(part.content)[:200], "evidence": ["alert", "source"]}
         return ModelResponse(parts=[ToolCallPart(info.output_tools[0].name, said)])
 
     roles = (alerts, worker, recorder)
@@ -73,8 +71,10 @@ async def test_a_model_that_calls_tools_is_given_one_that_reads(settings, databa
         async with running(settings, roles=roles, registry=registry) as parts:
             set_submitter(parts.submitter)
             _, second = await triaged(parts, ALIKE)
-            (result,) = await assessed([second], timeout=30)
+            results = await assessed([second, second], timeout=30)
 
-    assert asked == [["alerts_of"], ["alerts_of"]]
-    assert result.what_happened.startswith("<data-")
-    assert "the first of two" in result.what_happened
+    assert offered == [["alerts_of"]] * 4
+    assert len(marks) == 2  # one a run: what one alert may have learnt is of no use to the next
+    for result in results:
+        assert result.what_happened.startswith("<data-")
+        assert "the first of two" in result.what_happened

@@ -31,8 +31,16 @@ PAGES = "tests/integration/test_dashboard_pages.py"
 LETTERS = "tests/integration/test_dashboard_dead_letters.py"
 TRACEPARENT = "tests/integration/test_traceparent.py"
 TRACING = "tests/unit/test_tracing.py"
+ANALYST = "tests/integration/test_analyst.py"
 
 MUTANTS = {
+    "an alert can know the marks around what it says": Mutant(
+        "P10",
+        "agents/analyst.py",
+        "mark=secrets.token_hex(8)",
+        'mark="0123456789abcdef"',
+        f"{ANALYST}::test_a_model_that_calls_tools_is_given_one_that_reads",
+    ),
     "what an exception quotes goes to the collector": Mutant(
         "P10",
         "orchestrator/tracing/exporting.py",
