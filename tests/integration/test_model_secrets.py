@@ -1,10 +1,11 @@
 """A provider's key is nowhere but in the request to it, also where the provider says it aloud."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pydantic_ai
+import pytest
 from pydantic import BaseModel
 
 from orchestrator import Agent, Retry, RunContext
@@ -23,6 +24,7 @@ from orchestrator.testing.provider import (
     Status,
 )
 from tests import api
+from tests.collector import Collector, collector
 from tests.dashboard import serving as dashboard
 from tests.integration.test_model_failures import ONCE
 from tests.integration.test_spine import Text, rows, running
@@ -140,8 +142,19 @@ def _filled(path: str, task_ids) -> list[str]:
     return [path.replace("{task_id}", each) for each in task_ids] if "{task_id}" in path else []
 
 
-async def test_a_key_is_nowhere_also_when_its_provider_says_it(settings, database, streams, caplog):
-    """In no table, stream, key of Redis, log, page or answer, whoever asked and whatever failed."""
+@pytest.fixture
+def collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    """Where the spans go."""
+    with collector() as found:
+        for name, value in found.environment.items():
+            monkeypatch.setenv(name, value)
+        yield found
+
+
+async def test_a_key_is_nowhere_also_when_its_provider_says_it(
+    settings, database, streams, caplog, collected
+):
+    """In no table, stream, key of Redis, log, trace, page or answer, whatever failed."""
     # As `--log-level debug` does: all of ours, and the warnings of other libraries.
     caplog.set_level(logging.WARNING)
     caplog.set_level(logging.DEBUG, logger="aurora")
@@ -152,7 +165,12 @@ async def test_a_key_is_nowhere_also_when_its_provider_says_it(settings, databas
     async with ScriptedProvider(script) as provider:
         urls = dict.fromkeys(KEYS, provider.url)
         told = Settings(
-            **{**settings.model_dump(), "model_keys": KEYS, "model_urls": urls},
+            **{
+                **settings.model_dump(),
+                "model_keys": KEYS,
+                "model_urls": urls,
+                "trace_content": True,
+            },
         )
         async with running(told, Careless, Rewording) as parts:
             set_submitter(parts.submitter)
@@ -172,7 +190,9 @@ async def test_a_key_is_nowhere_also_when_its_provider_says_it(settings, databas
     # The keys did reach the provider, and it said them: or nothing would have been shown here.
     assert {each.secret for each in provider.requests} == set(KEYS.values())
     assert len(found) > 500
+    assert collected.named(f"process {streams.keys.tasks}")
     assert any("[redacted]" in text for _, text in found)
+    found += [("a trace", str(each)) for each in collected.raw]
     found += [("settings", f"{told!r} {told.model_dump()} {told.model_dump_json()}")]
     leaks = [
         (place, text[max(0, text.find(key) - 100) : text.find(key) + 100])
