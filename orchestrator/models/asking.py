@@ -22,12 +22,10 @@ from orchestrator.model_options import ModelOptions
 from orchestrator.models.failures import raw_answer, unusable
 from orchestrator.models.metered import Metered
 from orchestrator.models.source import Found, LocalModel, ModelSource
-from orchestrator.redaction import REDACTED
 from orchestrator.tracing.current import model_instrumentation
 
 DepsT = TypeVar("DepsT")
 AnswerT = TypeVar("AnswerT")
-SHORTEST_KEY = 8  # characters; less is no secret, and would be found in every other word
 
 
 def asker(options: ModelOptions, *, local: LocalModel) -> "ModelAsker":
@@ -62,7 +60,7 @@ class ModelAsker:
                 ctx.clock,
                 timeout=self._source.options.timeout,
                 patience=self._patience(ctx),
-                scrub=self._scrub,
+                keys=[each.get_secret_value() for each in self._source.options.keys.values()],
             )
             try:
                 # Not as `model=`, which an `override` around this call would pass by.
@@ -71,7 +69,7 @@ class ModelAsker:
             except OutputTokenLimitExceeded as error:
                 raise self._cut(error, model, messages) from error
             except UnexpectedModelBehavior as error:
-                raise unusable(error, model=model.name, raw=self._raw(messages)) from error
+                raise unusable(error, model=model.name, raw=_raw(model, messages)) from error
             except UsageLimitExceeded as error:
                 raise ModelFailed(
                     FailureKind.BUDGET_EXCEEDED, f"usage_limits of the run: {error}"
@@ -91,11 +89,11 @@ class ModelAsker:
         self, error: OutputTokenLimitExceeded, model: Metered, messages: list[ModelMessage]
     ) -> ModelFailed:
         if not model.was_cut:
-            return unusable(error, model=model.name, raw=self._raw(messages))
+            return unusable(error, model=model.name, raw=_raw(model, messages))
         return ModelFailed(
             FailureKind.BUDGET_EXCEEDED,
             f"{model.name}: the answer was cut where the task's budget of tokens ended",
-            answer=self._raw(messages),
+            answer=_raw(model, messages),
         )
 
     def _patience(self, ctx: RunContext) -> Any:
@@ -104,15 +102,9 @@ class ModelAsker:
             return patience
         return min(patience, ctx.task.expires_at - datetime.now(UTC))
 
-    def _raw(self, messages: list[ModelMessage]) -> str:
-        return self._scrub(raw_answer(messages))
 
-    def _scrub(self, text: str) -> str:
-        for key in self._source.options.keys.values():
-            secret = key.get_secret_value()
-            if len(secret) >= SHORTEST_KEY:
-                text = text.replace(secret, REDACTED)
-        return text
+def _raw(model: Metered, messages: list[ModelMessage]) -> str:
+    return model.scrub(raw_answer(messages))
 
 
 def _traced(model: Model) -> Model:

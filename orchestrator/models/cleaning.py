@@ -4,9 +4,26 @@ A provider, or a proxy before it, may say the key that it was asked with: in an 
 `failures` words anew, and in an answer, which becomes an output, a tool's argument, a log line.
 """
 
+from collections.abc import Iterable
+
 from pydantic_ai.messages import ModelMessagesTypeAdapter, ModelResponse
 
 from orchestrator.models.failures import Scrub
+from orchestrator.redaction import REDACTED
+
+SHORTEST_KEY = 8  # characters; less is no secret, and would be found in every other word
+
+
+def scrubber(keys: Iterable[str]) -> Scrub:
+    """What takes these keys out of a text."""
+    secrets = [each for each in keys if len(each) >= SHORTEST_KEY]
+
+    def scrub(text: str) -> str:
+        for each in secrets:
+            text = text.replace(each, REDACTED)
+        return text
+
+    return scrub
 
 
 def cleaned(response: ModelResponse, scrub: Scrub) -> ModelResponse:

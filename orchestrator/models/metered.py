@@ -19,9 +19,9 @@ from orchestrator.context import ModelAccess, RunClock
 from orchestrator.errors import Unavailable as RedisUnavailable
 from orchestrator.model_failure import FailureKind, ModelFailed
 from orchestrator.models.allowances import Heard, hearing
-from orchestrator.models.cleaning import cleaned
+from orchestrator.models.cleaning import cleaned, scrubber
 from orchestrator.models.estimate import dollars_of, input_tokens_of
-from orchestrator.models.failures import Scrub, meaning, no_answer, timed_out
+from orchestrator.models.failures import meaning, no_answer, timed_out
 from orchestrator.models.source import Found
 from orchestrator.provider import Answered, Limited, fingerprint
 from orchestrator.spending import Need
@@ -44,9 +44,12 @@ class Metered(WrapperModel):
         *,
         timeout: timedelta,
         patience: timedelta,
-        scrub: Scrub,
+        keys: Sequence[str],
     ) -> None:
-        """Store. `timeout` of one request; `patience` of this run, with its provider."""
+        """Store. `timeout` of one request; `patience` of this run, with its provider.
+
+        `keys`: ours, which are said to nobody, beside the model's own.
+        """
         super().__init__(found.model)
         self.name = found.name
         self.was_cut = False  # an answer may have ended early, for the budget's sake
@@ -56,12 +59,11 @@ class Metered(WrapperModel):
         self._timeout = timeout.total_seconds()
         self._patience = patience.total_seconds()
         self._waited = 0.0
-        self._scrub = scrub
         self._heard: dict[str, Heard] = {}  # by call
         key = getattr(getattr(found.model, "client", None), "api_key", None)
-        self._sharers = fingerprint(
-            found.model.system, found.model.base_url, key if isinstance(key, str) else None
-        )
+        own = key if isinstance(key, str) else ""
+        self.scrub = scrubber([*keys, own])
+        self._sharers = fingerprint(found.model.system, found.model.base_url, own)
 
     async def request(
         self,
@@ -77,7 +79,7 @@ class Metered(WrapperModel):
 
         need = self._need(messages, model_settings, model_request_parameters)
         call_id, began, response = await self._admitted(need, model_settings, send)
-        response = cleaned(response, self._scrub)
+        response = cleaned(response, self.scrub)
         await self._answered(call_id, began, response, model_request_parameters)
         return response
 
@@ -132,7 +134,7 @@ class Metered(WrapperModel):
                 # The library's own, over a response that is none of its protocol.
                 await self._access.drop(call_id)
                 await self._access.tell(call_id, self._sharers, Answered())
-                said = self._scrub(f"{type(error).__name__}: {error}")
+                said = self.scrub(f"{type(error).__name__}: {error}")
                 raise no_answer(self.name, said, raw="") from None
             except BaseException:
                 await self._access.drop(call_id)
@@ -165,7 +167,7 @@ class Metered(WrapperModel):
 
     async def _refused(self, call_id: str, error: AgentRunError) -> None:
         """Tell everybody, and return where asking again makes sense. Raises ModelFailed."""
-        found = meaning(error, model=self.name, scrub=self._scrub)
+        found = meaning(error, model=self.name, scrub=self.scrub)
         if isinstance(found, ModelFailed):
             await self._access.tell(call_id, self._sharers, Answered())
             # Not `from error`: it has the provider's own words, which a traceback would print.
@@ -173,7 +175,7 @@ class Metered(WrapperModel):
         await self._access.tell(call_id, self._sharers, found)
         if not self._waits and not isinstance(found, Limited):
             raise ModelFailed(
-                FailureKind.PROVIDER_UNAVAILABLE, f"{self.name} is away: {self._scrub(str(error))}"
+                FailureKind.PROVIDER_UNAVAILABLE, f"{self.name} is away: {self.scrub(str(error))}"
             ) from None
 
     async def _answered(
