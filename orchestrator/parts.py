@@ -17,9 +17,7 @@ from orchestrator.settings import Settings
 from orchestrator.streams.arbiter import Arbiter
 from orchestrator.streams.connection import Streams
 from orchestrator.streams.consumer import Consumer
-from orchestrator.streams.names import (
-    Keys,
-)
+from orchestrator.streams.names import Keys
 from orchestrator.streams.neighbours import Neighbours, scope_of, unique_name
 from orchestrator.streams.publisher import Publisher
 from orchestrator.streams.tail import ResultTail
