@@ -535,7 +535,7 @@ MUTANTS = {
     "an answer is kept with our key in it": Mutant(
         "P10",
         "orchestrator/models/metered.py",
-        "        response = cleaned(response, self._scrub)\n",
+        "        response = cleaned(response, self.scrub)\n",
         "",
         "tests/integration/test_model_secrets.py::"
         "test_a_key_is_nowhere_also_when_its_provider_says_it",
