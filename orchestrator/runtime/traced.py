@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from orchestrator.outcome import (
@@ -19,6 +20,7 @@ from orchestrator.outcome import (
 from orchestrator.runtime.completion import Ending
 from orchestrator.runtime.flight import Flight
 from orchestrator.streams.consumer import Consumer
+from orchestrator.task import Task
 
 if TYPE_CHECKING:
     from orchestrator.tracing.spans import Processing, Tracing
@@ -28,14 +30,7 @@ async def traced(
     tracing: "Tracing", flight: Flight, consumer: Consumer, run: Callable[[], Awaitable[Outcome]]
 ) -> Outcome:
     """Run within the attempt's span, and say there what it came to."""
-    with tracing.processing(
-        flight.task,
-        destination=flight.delivery.stream,
-        entry_id=flight.delivery.entry_id,
-        group=consumer.group,
-        consumer=consumer.name,
-        attempt=flight.attempt,
-    ) as processing:
+    with _span(tracing, flight.task, flight, consumer) as processing:
         try:
             outcome = await run()
         except asyncio.CancelledError:
@@ -50,15 +45,21 @@ def tell_unbegun(tracing: "Tracing", ending: Ending, consumer: Consumer) -> None
     """A span of no length for a task that ends before it begins: its trace says why."""
     if ending.task is None or isinstance(ending.outcome, Postponed | Superseded):
         return
-    with tracing.processing(
-        ending.task,
-        destination=ending.delivery.stream,
-        entry_id=ending.delivery.entry_id,
+    with _span(tracing, ending.task, ending, consumer) as processing:
+        _tell(processing, ending.outcome)
+
+
+def _span(
+    tracing: "Tracing", task: Task, of: Flight | Ending, consumer: Consumer
+) -> AbstractContextManager["Processing"]:
+    return tracing.processing(
+        task,
+        destination=of.delivery.stream,
+        entry_id=of.delivery.entry_id,
         group=consumer.group,
         consumer=consumer.name,
-        attempt=ending.attempt,
-    ) as processing:
-        _tell(processing, ending.outcome)
+        attempt=of.attempt,
+    )
 
 
 def _tell(processing: "Processing", outcome: Outcome) -> None:
