@@ -87,6 +87,8 @@ async def worker(parts: Parts) -> list[Service]:
         consumer=consumer.name,
         lease=settings.lease,
         marker_ttl=settings.marker_ttl,
+        witness=parts.witness,
+        lanes=lambda: consumer.watched,
         # The dispatcher is made below, and hears of it long after.
         on_lost=lambda entries: dispatcher.lost(entries),  # noqa: PLW0108
     )
@@ -94,7 +96,7 @@ async def worker(parts: Parts) -> list[Service]:
         consumer,
         parts.publisher,
         registry,
-        Runner(threads, max_output=settings.max_output),
+        Runner(threads, max_output=settings.max_output, witness=parts.witness),
         lease,
         isolated=IsolatedRunner(parts.submitter, parts.models, max_output=settings.max_output),
         submitter=parts.submitter,

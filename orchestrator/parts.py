@@ -13,6 +13,7 @@ from orchestrator.model_options import ModelOptions
 from orchestrator.registry import AgentRegistry, load_agents
 from orchestrator.runtime.room import Room
 from orchestrator.runtime.submitter import TaskSubmitter
+from orchestrator.runtime.witness import Witness
 from orchestrator.settings import Settings
 from orchestrator.streams.arbiter import Arbiter
 from orchestrator.streams.connection import Streams
@@ -76,6 +77,11 @@ class Parts:
         url = self.settings.redis_url.get_secret_value()
         scope = scope_of(url, self.settings.prefix)
         return Neighbours(self.settings.locks, scope=scope, name=self.name)
+
+    @cached_property
+    def witness(self) -> Witness:
+        """Of a worker that has entered among its neighbours already."""
+        return Witness(self.neighbours.memory)
 
     @cached_property
     def database(self) -> "Database":

@@ -40,7 +40,9 @@ from orchestrator.spending import budget_of
 from orchestrator.streams.consumer import Consumer, Delivery
 from orchestrator.streams.lanes import steps
 from orchestrator.streams.names import RECORDER, RESULTS, TASKS
+from orchestrator.streams.pending import Entry
 from orchestrator.streams.publisher import Publisher
+from orchestrator.task import TaskId
 
 if TYPE_CHECKING:
     from orchestrator.tracing.spans import Tracing
@@ -199,6 +201,7 @@ class Dispatcher:
             steps(queues, free=free, turn=self._turn),
             known=[entry_id for _, entry_id in self._flights],
         )
+        deliveries = self.lease.received(deliveries)
         if deliveries:
             try:
                 await self._begin(deliveries)
@@ -209,6 +212,7 @@ class Dispatcher:
     async def _begin(self, deliveries: Sequence[Delivery]) -> None:
         """Start what may start; end what may not."""
         asked: list[tuple[Flight | Ending, Question]] = []
+        named = self._named(deliveries)
         for delivery in deliveries:
             if (delivery.stream, delivery.entry_id) in self._flights:
                 continue  # at work on it already
@@ -217,6 +221,7 @@ class Dispatcher:
                 self.registry,
                 max_payload=self.limits.max_payload,
                 max_starts=self.limits.max_starts,
+                named=named,
             )
             if (question := question_of(boarded)) is not None:
                 asked.append((boarded, question))
@@ -236,6 +241,11 @@ class Dispatcher:
             else:
                 self._end_unbegun(found)
 
+    def _named(self, deliveries: Sequence[Delivery]) -> frozenset[TaskId]:
+        again = any(each.times > 1 for each in deliveries)
+        neighbours = self.consumer.neighbours
+        return neighbours.named() if again and neighbours is not None else frozenset()
+
     def _end_unbegun(self, ending: Ending) -> None:
         if self.tracing is not None:
             tell_unbegun(self.tracing, ending, self.consumer)
@@ -246,9 +256,8 @@ class Dispatcher:
         agent = self._agents[flight.task.agent]
         self._flights[key] = flight
         self.lease.held[key] = Held(
-            stream=flight.delivery.stream,
-            entry_id=flight.delivery.entry_id,
-            count=flight.delivery.times,
+            entry=Entry(*key, times=flight.delivery.times),
+            task_id=flight.task.task_id,
             marker=self.streams.keys.marker(flight.task.task_id),
             begun=f"{flight.attempt}:{flight.digest}:",
             deadline=_deadline(flight, agent),
@@ -312,7 +321,7 @@ class Dispatcher:
             return await self.runner.run(agent, context)
         if flight.suspect:
             logger.warning(
-                "task %s: %d starts did not end; it runs in a process of its own",
+                "task %s runs in a process of its own; starts of it that did not end: %d",
                 flight.task.task_id, flight.crashes,
                 extra={"event": "task.suspect", "task_id": flight.task.task_id},
             )  # fmt: skip
@@ -396,7 +405,7 @@ class Dispatcher:
         left = list(self._flights.items())
         if not left:
             return
-        held = [self.lease.held[key] for key, _ in left if key in self.lease.held]
+        held = [self.lease.held[key].entry for key, _ in left if key in self.lease.held]
         for key, flight in left:
             self.lease.held.pop(key, None)
             self._flights.pop(key, None)

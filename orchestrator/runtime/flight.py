@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -16,7 +17,8 @@ from orchestrator.task import Task, TaskId, derived_id
 
 READ_PAST = 4  # times the limit of a message
 # Unfinished starts after which an entry runs in a process of its own. Not one: a deployment or a
-# machine that fails leaves every task in hand with one, and each would cost an interpreter.
+# machine that fails leaves every task in hand with one, and each would cost an interpreter. One is
+# enough where the worker was in the middle of this very task's code.
 SUSPECT_AFTER = 2
 # Times AURORA_MAX_STARTS: starts in all. Workers may die around an innocent task again and again (a
 # deployment that crashes for minutes), but what takes its worker down from within a child must end
@@ -61,9 +63,17 @@ class Flight:
 
 
 def board(
-    delivery: Delivery, registry: AgentRegistry, *, max_payload: int, max_starts: int
+    delivery: Delivery,
+    registry: AgentRegistry,
+    *,
+    max_payload: int,
+    max_starts: int,
+    named: Collection[TaskId] = (),
 ) -> Flight | Ending:
-    """A flight that may start, or the ending of what may not: unreadable, unknown, too late."""
+    """A flight that may start, or the ending of what may not: unreadable, unknown, too late.
+
+    `named`: tasks whose code other workers were in the middle of when they ended.
+    """
     now = datetime.now(UTC)
     task_id: str | None = None
     earlier = delivery.times - 1  # deliveries of this entry whose run did not end
@@ -99,7 +109,8 @@ def board(
     if task is not None and outcome is None:
         return Flight(
             delivery=delivery, task=task, digest=task.digest, attempt=attempt, crashes=crashes,
-            suspect=is_suspect(crashes, max_starts=max_starts), started_at=now,
+            suspect=is_suspect(crashes, max_starts=max_starts, named=task.task_id in named),
+            started_at=now,
         )  # fmt: skip
     assert outcome is not None  # noqa: S101 - an unreadable entry was set aside above
     return Ending(
@@ -174,13 +185,13 @@ def before_start(
     return None
 
 
-def is_suspect(crashes: int, *, max_starts: int) -> bool:
+def is_suspect(crashes: int, *, max_starts: int, named: bool) -> bool:
     """True when it is to run in a process of its own, so that only the guilty one is set aside.
 
     With the default, three starts: the third one. Two workers died with it in hand, and with
-    whatever else they had in hand.
+    whatever else they had in hand. The second one, where a worker died or hung in its code.
     """
-    return crashes >= min(SUSPECT_AFTER, max_starts)
+    return crashes >= (1 if named else min(SUSPECT_AFTER, max_starts))
 
 
 def after_crash(crashed: Crashed, *, crashes: int, max_starts: int) -> Crashed | SetAside:

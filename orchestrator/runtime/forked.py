@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
+from orchestrator.runtime.witness import Step
+
 EXIT_FORKED = 70  # EX_SOFTWARE
 
 ResultT = TypeVar("ResultT")
@@ -25,9 +27,9 @@ def _count() -> None:
 os.register_at_fork(after_in_child=_count)
 
 
-async def run_in_loop(work: Coroutine[Any, Any, ResultT]) -> ResultT:
+async def run_in_loop(work: Coroutine[Any, Any, ResultT], step: Step) -> ResultT:
     """The result; a copy that a step of `work` forks ends with that step."""
-    return await _Watched(work)
+    return await _Watched(work, step)
 
 
 def run_in_thread(work: Callable[[], ResultT]) -> ResultT:
@@ -40,16 +42,18 @@ def run_in_thread(work: Callable[[], ResultT]) -> ResultT:
 
 
 class _Watched(Generic[ResultT]):
-    """Passes on what a coroutine waits for, and looks at each step in which process it was."""
+    """Passes on what a coroutine waits for; at each step it says whose it is, and sees where."""
 
-    def __init__(self, work: Coroutine[Any, Any, ResultT]) -> None:
+    def __init__(self, work: Coroutine[Any, Any, ResultT], step: Step) -> None:
         self._work = work
+        self._step = step
 
     def __await__(self) -> Generator[Any, Any, ResultT]:
         mine = _forks
         given: Any = None
         error: BaseException | None = None
         while True:
+            self._step.begins()
             try:
                 waits_for = self._work.send(given) if error is None else self._work.throw(error)
             except StopIteration as done:
@@ -57,6 +61,7 @@ class _Watched(Generic[ResultT]):
                 return found
             finally:
                 _end_a_copy(mine)
+                self._step.ended()
             given = error = None
             try:
                 given = yield waits_for

@@ -2,8 +2,9 @@
 
 Agent code that blocks the event loop thereby loses nothing. The thread has its own loop and its
 own connection, so that neither load nor a stuck command can starve it. It also watches the main
-loop: one that is blocked past the timeout of a task it runs will not come back by itself, so its
-neighbours are handed back and the process ends.
+loop. While that is blocked, entries that Redis gives it nonetheless are handed back unread. One
+that is blocked past the timeout of the task that holds it will not come back by itself, so the
+neighbours are handed back, too, and the process ends.
 """
 
 import asyncio
@@ -13,19 +14,31 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from orchestrator.errors import Overloaded, Unavailable
+from orchestrator.runtime.witness import Witness
 from orchestrator.streams.channel import Part
 from orchestrator.streams.connection import Streams
+from orchestrator.streams.consumer import Delivery
+from orchestrator.streams.pending import Entry, pending_after
+from orchestrator.task import TaskId
 
 logger = logging.getLogger("aurora.lease")
 
 CHUNK = 100  # entries a script call: about a millisecond of the server's time
-# Seconds past a task's timeout before a blocked loop is given up; its neighbours stand still.
+LOOK = 0.2  # seconds between looks at the main loop
+# Looks without an answer that make it a blocked one. Counted, not timed: after a standstill of the
+# whole process both threads run again, and the loop answers at once.
+SILENT_LOOKS = 3
+# Seconds past its timeout before the task that holds a blocked loop is given up. Its neighbours
+# stand still meanwhile.
+HOLDER_GRACE = 0.5
+# The same where nobody knows who holds it, and any task in hand may be the one.
 BLOCKED_GRACE = 2.0
+UNREAD_COUNT = 100  # entries a look; a blocked loop has one read under way, and begins no other
 EXIT_BLOCKED = 70  # EX_SOFTWARE: whoever supervises us starts the next one
 
 
@@ -33,16 +46,19 @@ EXIT_BLOCKED = 70  # EX_SOFTWARE: whoever supervises us starts the next one
 class Held:
     """An entry in hand: which delivery of it is ours, and until when its run may take."""
 
-    stream: str
-    entry_id: str
-    count: int
+    entry: Entry
+    task_id: TaskId
     marker: str
     begun: str  # what the marker says while the run is under way
     deadline: float  # time.monotonic()
 
 
 class Lease:
-    """`held` is changed by the main loop alone; the thread reads copies of it."""
+    """`held` is changed by the main loop alone; the thread reads copies of it.
+
+    Of what Redis has delivered and is not held, the lock decides: what the main loop has received
+    is its own to begin, and what the thread gave back before that is not.
+    """
 
     def __init__(
         self,
@@ -52,20 +68,42 @@ class Lease:
         consumer: str,
         lease: timedelta,
         marker_ttl: timedelta,
+        witness: Witness,
+        lanes: Callable[[], Sequence[str]],
         on_lost: Callable[[list[tuple[str, str]]], None],
     ) -> None:
-        """Store. `on_lost` is called on the main loop with (stream, entry id) of each."""
+        """Store. `on_lost` is called on the main loop with (stream, entry id) of each.
+
+        `lanes`: the streams that the main loop reads.
+        """
         self.held: dict[tuple[str, str], Held] = {}
         self._open_streams = open_streams
         self._group = group
         self._consumer = consumer
         self._lease = lease
         self._marker_ttl = marker_ttl
+        self._witness = witness
+        self._lanes = lanes
         self._on_lost = on_lost
+        self._lock = threading.Lock()
+        self._received: set[tuple[str, str]] = set()
+        self._given_back: set[tuple[str, str]] = set()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._main: asyncio.AbstractEventLoop | None = None
         self._answered = time.monotonic()
+        self._unanswered = 0  # looks
+
+    def received(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Those that are the main loop's to begin; of what it reads next, it is asked again."""
+        with self._lock:
+            kept = [
+                each for each in deliveries
+                if (each.stream, each.entry_id) not in self._given_back
+            ]  # fmt: skip
+            self._given_back.clear()
+            self._received = {(each.stream, each.entry_id) for each in kept}
+        return kept
 
     def start(self) -> None:
         """Start the thread; call from the main loop."""
@@ -86,7 +124,7 @@ class Lease:
         period = self._lease.total_seconds() / 3
         due = time.monotonic() + period
         while not self._stopping.is_set():
-            await asyncio.sleep(min(0.2, period))
+            await asyncio.sleep(min(LOOK, period))
             await self._watch_main(streams)
             if time.monotonic() < due:
                 continue
@@ -106,13 +144,13 @@ class Lease:
     async def _renew(self, streams: Streams) -> None:
         by_stream: dict[str, list[Held]] = defaultdict(list)
         for held in list(self.held.values()):
-            by_stream[held.stream].append(held)
+            by_stream[held.entry.stream].append(held)
         lost: list[tuple[str, str]] = []
         ttl = int(self._marker_ttl.total_seconds() * 1000)
         for stream, entries in by_stream.items():
             for start in range(0, len(entries), CHUNK):
                 chunk = entries[start : start + CHUNK]
-                pairs = itertools.chain.from_iterable((e.entry_id, e.begun) for e in chunk)
+                pairs = itertools.chain.from_iterable((e.entry.entry_id, e.begun) for e in chunk)
                 reply = await streams.run(
                     "renew",
                     [stream, *(each.marker for each in chunk)],
@@ -127,28 +165,67 @@ class Lease:
         if self._main.is_closed():
             return
         self._main.call_soon_threadsafe(self._answer)
-        now = time.monotonic()
-        overdue = [h for h in list(self.held.values()) if h.deadline + BLOCKED_GRACE < now]
-        # Both: the loop has not answered since before the deadline, so the timeout could not act.
-        blocked = [held for held in overdue if self._answered < held.deadline]
+        self._unanswered += 1
+        if self._unanswered <= SILENT_LOOKS:
+            return
+        blocked = hopeless(
+            list(self.held.values()), holder=self._witness.holder, answered=self._answered,
+            now=time.monotonic(),
+        )  # fmt: skip
         if blocked:
             await self._give_up(streams, blocked)
+        await self._give_back_unread(streams)
 
     def _answer(self) -> None:
         self._answered = time.monotonic()
+        self._unanswered = 0
+
+    async def _give_back_unread(self, streams: Streams) -> None:
+        """A reply that the blocked loop cannot read: others can begin what is in it."""
+        held = [each.entry for each in list(self.held.values())]
+        try:
+            for lane in self._lanes():
+                # New entries alone: what is read for the first time lies past all that was.
+                last = max((_place(e.entry_id) for e in held if e.stream == lane), default=None)
+                found = await pending_after(
+                    streams, lane, last and f"{last[0]}-{last[1]}", group=self._group,
+                    consumer=self._consumer, most=UNREAD_COUNT,
+                )  # fmt: skip
+                await self._give_back(streams, found)
+        except (Unavailable, Overloaded) as error:
+            logger.warning("not handed back: %s", error, extra={"event": "lease.late"})
+
+    async def _give_back(self, streams: Streams, found: Iterable[Entry]) -> None:
+        with self._lock:
+            known = self._received.union(self.held)
+            unread = [each for each in found if each.times == 1 and each.key not in known]
+            self._given_back.update(each.key for each in unread)
+        if not unread:
+            return
+        try:
+            done = await hand_back(streams, unread, group=self._group, consumer=self._consumer)
+        except BaseException:
+            # Perhaps it was done. Then another begins them, too, and whoever owns them has the say.
+            with self._lock:
+                self._given_back.difference_update(each.key for each in unread)
+            raise
+        logger.warning(
+            "the event loop does not answer; handed back %d tasks that it has not read", done,
+            extra={"event": "worker.unread"},
+        )  # fmt: skip
 
     async def _give_up(self, streams: Streams, blocked: list[Held]) -> None:
         logger.critical(
             "the event loop has been blocked for %.0f s by one of %s; handing back the others"
             " and ending this process",
             time.monotonic() - self._answered,
-            ", ".join(held.marker.rpartition(":")[2] for held in blocked),
+            ", ".join(held.task_id for held in blocked),
             extra={"event": "worker.blocked"},
         )
         try:
             await hand_back(
                 streams,
-                [held for held in self.held.values() if held not in blocked],
+                [held.entry for held in self.held.values() if held not in blocked],
                 group=self._group,
                 consumer=self._consumer,
             )
@@ -159,15 +236,37 @@ class Lease:
             os._exit(EXIT_BLOCKED)
 
 
-async def hand_back(streams: Streams, entries: list[Held], *, group: str, consumer: str) -> int:
+def hopeless(
+    held: Sequence[Held], *, holder: TaskId | None, answered: float, now: float
+) -> list[Held]:
+    """Which of these block the loop, silent since `answered`, past their own timeout.
+
+    Where a task's code is seen to hold it, that task alone: until its timeout it may, however long
+    the others wait. Otherwise every one whose timeout should have acted.
+    """
+    grace = BLOCKED_GRACE
+    if holder is not None:
+        held, grace = [each for each in held if each.task_id == holder], HOLDER_GRACE
+    # Both: the loop has not answered since before the deadline, so the timeout could not act.
+    return [each for each in held if answered < each.deadline and each.deadline + grace < now]
+
+
+def _place(entry_id: str) -> tuple[int, int]:
+    ms, _, sequence = entry_id.partition("-")
+    return int(ms), int(sequence)
+
+
+async def hand_back(
+    streams: Streams, entries: Iterable[Entry], *, group: str, consumer: str
+) -> int:
     """Give entries to whoever claims next, without counting as a start; how many were ours."""
-    by_stream: dict[str, list[Held]] = defaultdict(list)
-    for held in entries:
-        by_stream[held.stream].append(held)
+    by_stream: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        by_stream[entry.stream].append(entry)
     done = 0
     for stream, own in by_stream.items():
         pairs: list[Part] = []
         for each in own:
-            pairs += [each.entry_id, each.count]
+            pairs += [each.entry_id, each.times]
         done += await streams.run("hand_back", [stream], [group, consumer, *pairs])
     return done

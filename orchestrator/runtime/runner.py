@@ -23,6 +23,7 @@ from orchestrator.model_failure import ModelFailed
 from orchestrator.outcome import Completed, Failed, Fault, Outcome, Retrying, SetAside
 from orchestrator.retry import GiveUp, Retry, RetryLater
 from orchestrator.runtime.forked import run_in_loop, run_in_thread
+from orchestrator.runtime.witness import Witness
 
 logger = logging.getLogger("aurora.runner")
 
@@ -33,9 +34,12 @@ TRACEBACK_LIMIT = 8_000  # characters; the innermost frames are at the end and s
 class Runner:
     """One per worker; holds no task's state."""
 
-    def __init__(self, threads: Executor, *, max_output: int) -> None:
+    def __init__(
+        self, threads: Executor, *, max_output: int, witness: Witness | None = None
+    ) -> None:
         """Store. `threads` runs agents whose `run` is a plain function; `max_output` in bytes."""
         self._threads = threads
+        self._witness = witness or Witness()
         self._max_output = max_output
 
     async def run(self, agent: Agent[Any, Any], ctx: RunContext) -> Outcome:
@@ -89,7 +93,7 @@ class Runner:
 
     async def _call(self, agent: Agent[Any, Any], task_input: Any, ctx: RunContext) -> Any:
         if _is_coroutine(type(agent).run):
-            return await run_in_loop(agent.run(task_input, ctx))
+            return await run_in_loop(agent.run(task_input, ctx), self._witness.step_of(ctx.task_id))
         # The thread sees the same context, so that current_run() and delay() work in it. A thread
         # cannot be stopped: after a timeout it runs on, and what it returns is dropped.
         context = copy_context()

@@ -10,6 +10,7 @@ holds the lock, too: then the lease decides, as it does wherever a folder or a l
 import fcntl
 import hashlib
 import logging
+import mmap
 import os
 import secrets
 import socket
@@ -24,6 +25,9 @@ logger = logging.getLogger("aurora.neighbours")
 # Seconds that the file of one that ended stays for the others to see. Then it goes, so that the
 # folder does not grow; whatever it had in hand is the lease's by then.
 SHOWN = 60.0
+NAME = 36  # bytes of a task's id, which stand in a file while that task's code runs
+
+Memory = bytearray | mmap.mmap
 
 
 def scope_of(redis_url: str, prefix: str) -> str:
@@ -54,6 +58,8 @@ class Neighbours:
         self._scope = scope
         self._file = f"{scope}.{name}"
         self._lock: int | None = None
+        # What the others may read here, after our end, too; our own alone where they see nothing.
+        self.memory: Memory = bytearray(NAME)
         self._ended: dict[str, float] = {}  # file -> when it was first seen without its lock
 
     def enter(self) -> None:
@@ -64,6 +70,8 @@ class Neighbours:
             number = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
             self._lock = number
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(number, bytes(NAME))  # a folder that is full says so here, and never later
+            self.memory = mmap.mmap(number, NAME)
             # Shown when it is locked, never before: nobody may take us for ended meanwhile.
             hidden.rename(self._folder / self._file)
         except OSError as error:
@@ -100,6 +108,17 @@ class Neighbours:
             alike=max(1, sum(file.startswith(ours) and file not in self._ended for file in files)),
         )
 
+    def named(self) -> frozenset[str]:
+        """Tasks whose code the others ran when they ended, or are running now."""
+        if self._lock is None:
+            return frozenset()
+        try:
+            files = [path for path in self._folder.iterdir() if path.name != self._file]
+        except OSError:
+            return frozenset()
+        said = [_read(path) for path in files if path.name.startswith(f"{self._scope}.")]
+        return frozenset(name.decode("ascii", "replace") for name in said if name)
+
     def leave(self) -> None:
         """Be no neighbour any more; what is in hand has been handed back."""
         if self._lock is not None:
@@ -128,5 +147,21 @@ def _is_unlocked(path: Path) -> bool:
         return False
     else:
         return True
+    finally:
+        os.close(number)
+
+
+def _read(path: Path) -> bytes:
+    """What stands in it; nothing where its process is between two steps."""
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return b""
+    try:
+        said = os.read(number, NAME)
+    except OSError:
+        return b""
+    else:
+        return b"" if said.startswith(b"\0") else said
     finally:
         os.close(number)

@@ -181,6 +181,7 @@ async def test_what_a_neighbour_had_that_ended_is_taken_over_before_its_lease(st
     await streams.commands.xdel(streams.keys.tasks, ids[0][0])  # a foreign trim
 
     os.close(ended.neighbours._lock)  # as the kernel does at its end
+    ended.neighbours.memory.close()
     taken = []
     for _ in range(3):
         me._next_look = 0.0

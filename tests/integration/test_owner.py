@@ -7,12 +7,13 @@ import pytest
 from orchestrator.event import EventKind, TaskEvent
 from orchestrator.outcome import Completed, Fault, Outcome, Retrying
 from orchestrator.runtime.completion import Completion, Ending
-from orchestrator.runtime.lease import Held, hand_back
+from orchestrator.runtime.lease import hand_back
 from orchestrator.streams.arbiter import Arbiter
 from orchestrator.streams.connection import Streams
 from orchestrator.streams.consumer import Consumer, Delivery
 from orchestrator.streams.message import decode, decode_event, decode_task
 from orchestrator.streams.names import ORCHESTRATOR, RECORDER, RESULTS, TASKS
+from orchestrator.streams.pending import Entry
 from orchestrator.streams.publisher import Publisher
 from orchestrator.task import Task, TaskState, new_id
 
@@ -214,8 +215,8 @@ async def test_handed_back_is_not_a_start(streams, two, task):
     """SIGTERM: the next worker gets it at once, as the same delivery."""
     a, b = two
     delivery = await a.take()
-    held = Held(streams.keys.tasks, delivery.entry_id, delivery.times, "m", "1::", 0.0)
-    assert await hand_back(streams, [held], group=ORCHESTRATOR, consumer="a") == 1
+    entry = Entry(streams.keys.tasks, delivery.entry_id, delivery.times)
+    assert await hand_back(streams, [entry], group=ORCHESTRATOR, consumer="a") == 1
 
     again = await b.take()
     assert again.times == 1

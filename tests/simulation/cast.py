@@ -22,6 +22,7 @@ from orchestrator.runtime.isolated import RESTART_AFTER
 from orchestrator.runtime.lease import Lease
 from orchestrator.runtime.runner import Runner
 from orchestrator.runtime.service import run_services
+from orchestrator.runtime.witness import Witness
 from orchestrator.settings import Settings
 from orchestrator.streams.neighbours import Seen
 from tests.simulation import postgres_schedules
@@ -87,6 +88,10 @@ class ModelNeighbours:
     def __init__(self, look: Callable[[], Seen]) -> None:
         self.look = look
 
+    def named(self) -> frozenset[str]:
+        """Nothing: a process of the model dies between two steps."""
+        return frozenset()
+
 
 async def live(
     process: Process,
@@ -98,6 +103,7 @@ async def live(
     """One process of this role, from its start to its stop."""
     parts = parts_of(process.name, settings, postgres)
     parts.__dict__["neighbours"] = neighbours
+    parts.__dict__["witness"] = Witness()
     await parts.streams.check_server()
     await parts.streams.ensure_all_groups()
     services = await app.ROLES[role](parts)

@@ -7,10 +7,14 @@ import sys
 import pytest
 
 from orchestrator.runtime.forked import run_in_loop
+from orchestrator.runtime.witness import Step
+from orchestrator.streams.neighbours import NAME
 
 IN_THE_LOOP = """
 import asyncio, os, sys
 from orchestrator.runtime.forked import run_in_loop
+from orchestrator.runtime.witness import Step
+from orchestrator.streams.neighbours import NAME
 
 async def neighbour():
     while True:
@@ -26,9 +30,9 @@ async def agent():
 
 async def main():
     print(os.getpid(), "worker", flush=True)
-    beside = asyncio.create_task(run_in_loop(neighbour()))
+    beside = asyncio.create_task(run_in_loop(neighbour(), Step(bytearray(NAME), b"n")))
     await asyncio.sleep(0)
-    await run_in_loop(agent())
+    await run_in_loop(agent(), Step(bytearray(NAME), b"a"))
     beside.cancel()
 
 if sys.argv[1] == "uvloop":  # as a worker has it
@@ -51,9 +55,12 @@ print(os.getpid(), "copy", os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]))
 TO_RUN_SOMETHING_ELSE = """
 import asyncio, multiprocessing, os
 from orchestrator.runtime.forked import run_in_loop
+from orchestrator.runtime.witness import Step
+from orchestrator.streams.neighbours import NAME
 
 def work():
-    os._exit(0 if asyncio.run(run_in_loop(asyncio.sleep(0, True))) else 1)
+    step = Step(bytearray(NAME), b"a")
+    os._exit(0 if asyncio.run(run_in_loop(asyncio.sleep(0, True), step)) else 1)
 
 async def agent():
     process = multiprocessing.get_context("fork").Process(target=work)
@@ -62,7 +69,7 @@ async def agent():
     print(os.getpid(), "copy", process.exitcode)
 
 print(os.getpid(), "worker", flush=True)
-asyncio.run(run_in_loop(agent()))
+asyncio.run(run_in_loop(agent(), Step(bytearray(NAME), b"a")))
 """
 
 
@@ -98,9 +105,11 @@ async def test_what_a_coroutine_waits_for_passes_through():
             return "cancelled"
         raise ValueError("its own")
 
+    step = Step(bytearray(NAME), b"a")
+
     with pytest.raises(ValueError, match="its own"):
-        await run_in_loop(work(0))
-    running = asyncio.create_task(run_in_loop(work(60)))
+        await run_in_loop(work(0), step)
+    running = asyncio.create_task(run_in_loop(work(60), step))
     await asyncio.sleep(0)
     running.cancel()
     assert await running == "cancelled"

@@ -75,9 +75,14 @@ def test_what_ends_an_attempt_before_it_starts():
 
 
 def test_who_is_suspect():
-    """P6: the third start runs alone, or an earlier one where fewer are allowed."""
-    assert [is_suspect(n, max_starts=3) for n in range(5)] == [False, False, True, True, True]
-    assert [is_suspect(n, max_starts=1) for n in range(3)] == [False, True, True]
+    """P6: the third start runs alone, the second where a worker ended in its code."""
+
+    def suspects(most: int, *, named: bool) -> list[bool]:
+        return [is_suspect(n, max_starts=most, named=named) for n in range(4)]
+
+    assert suspects(3, named=False) == [False, False, True, True]
+    assert suspects(1, named=False) == [False, True, True, True]
+    assert suspects(3, named=True) == [False, True, True, True]
 
 
 def test_what_the_death_of_an_attempts_own_process_means():
