@@ -23,6 +23,7 @@ from tests.acceptance.conftest import LEASE, System
 from tests.acceptance.working_agents import (
     Block,
     BlockForever,
+    BlockLater,
     Crash,
     FailOnce,
     InThread,
@@ -176,6 +177,45 @@ async def test_a_message_that_kills_its_worker_is_set_aside_and_its_neighbours_a
     (row,) = await system.rows("SELECT state, crashes FROM tasks WHERE agent = 'crash'")
     assert (row["state"], row["crashes"]) == ("dead", 3)
     assert await system.count("SELECT count(*) FROM attempts WHERE state = 'crashed'") == 13
+
+
+async def test_on_one_machine_the_dead_worker_names_the_task_that_it_died_in(system):
+    """P6: one dead worker, two starts alone in a child; its neighbours were started twice."""
+    locks = str(system.home / "machine")
+    system.start("recorder")
+    ledger = str(system.ledger())
+    await submit(system, Wait, [Job(n=n, seconds=1.0, ledger=ledger) for n in range(5)])
+    await submit(system, Crash, [Job(n=99, ledger=ledger)])
+    first = system.start("worker", AURORA_LOCKS=locks)
+    await wait_until(lambda: first.poll() is not None, what="the worker dies", timeout=20)
+    second = system.start("worker", AURORA_LOCKS=locks)
+    await system.all_ended(6)
+
+    assert second.poll() is None
+    starts = system.starts()
+    assert Counter(each["n"] for each in starts) == {99: 3, **dict.fromkeys(range(5), 2)}
+    assert second.pid not in {each["pid"] for each in starts if each["n"] == 99}
+    assert {each["pid"] for each in starts if each["n"] < 90} == {first.pid, second.pid}
+    assert await system.rows("SELECT reason, agent FROM dead_letters") == [
+        {"reason": "crashed", "agent": "crash"}
+    ]
+
+
+async def test_what_a_blocked_loop_has_not_read_begins_elsewhere(system):
+    """P5: it may block until its timeout; what Redis gives it meanwhile does not wait for it."""
+    ledger = str(system.ledger())
+    system.start("recorder")
+    first = system.start("worker")
+    await submit(system, BlockLater, [Job(n=0, seconds=6.0, ledger=ledger)])
+    await wait_until(lambda: len(system.starts()) == 1, what="the loop is blocked")
+    await submit(system, Noop, [Job(n=n, ledger=ledger) for n in range(1, 4)])
+    second = system.start("worker")
+    await system.all_ended(4)
+
+    ends = await system.rows("SELECT output->>'worker' AS worker, attempt FROM results")
+    assert {each["attempt"] for each in ends} == {1}
+    assert sum(str(second.pid) in each["worker"] for each in ends) == 3
+    assert sum(str(first.pid) in each["worker"] for each in ends) == 1
 
 
 async def test_a_paused_worker_that_wakes_up_overwrites_nothing(system):

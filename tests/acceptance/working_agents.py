@@ -58,6 +58,16 @@ class Block(Agent[Job, Done]):
         return Done(n=task_input.n, attempt=ctx.attempt, worker=ctx.worker)
 
 
+class BlockLater(Agent[Job, Done]):
+    """Blocks it once it has waited for something, so that the worker reads on already."""
+
+    async def run(self, task_input: Job, ctx: RunContext) -> Done:
+        await asyncio.sleep(0.1)
+        note(task_input, ctx)
+        time.sleep(task_input.seconds)  # noqa: ASYNC251 - the fault under test
+        return Done(n=task_input.n, attempt=ctx.attempt, worker=ctx.worker)
+
+
 class BlockForever(Agent[Job, Done]):
     timeout = timedelta(seconds=1)
     retry = Retry(max_attempts=1)

@@ -276,6 +276,22 @@ MUTANTS = {
         "return agent.isolation == Isolation.PROCESS",
         f"{ISOLATION}::test_a_suspect_runs_in_a_process_of_its_own",
     ),
+    "what a dying worker named is not heard": Mutant(
+        "P6",
+        "orchestrator/runtime/dispatcher.py",
+        "        return neighbours.named() if again and neighbours is not None else frozenset()\n",
+        "        return frozenset()\n",
+        "tests/acceptance/test_promises.py"
+        "::test_on_one_machine_the_dead_worker_names_the_task_that_it_died_in",
+    ),
+    "a blocked loop keeps what it has not read": Mutant(
+        "P5",
+        "orchestrator/runtime/lease.py",
+        "        await self._give_back_unread(streams)\n",
+        "",
+        "tests/acceptance/test_promises.py"
+        "::test_what_a_blocked_loop_has_not_read_begins_elsewhere",
+    ),
     "what may not begin ends another's task": Mutant(
         "P10",
         "orchestrator/runtime/flight.py",

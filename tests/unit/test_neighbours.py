@@ -10,13 +10,22 @@ import pytest
 
 from orchestrator.streams import neighbours
 from orchestrator.streams.neighbours import Neighbours, scope_of
+from orchestrator.task import new_id
 from tests.support import wait_until
 
 LIVES = """
 import os, sys, time
 from pathlib import Path
+from orchestrator.runtime.witness import Witness
 from orchestrator.streams.neighbours import Neighbours
-Neighbours(Path(sys.argv[1]), scope="s", name=sys.argv[2]).enter()
+me = Neighbours(Path(sys.argv[1]), scope="s", name=sys.argv[2])
+me.enter()
+if sys.argv[3].startswith("runs "):
+    Witness(me.memory).step_of(sys.argv[3][5:]).begins()
+if sys.argv[3].startswith("ran "):
+    step = Witness(me.memory).step_of(sys.argv[3][4:])
+    step.begins()
+    step.ended()
 if sys.argv[3] == "forks" and os.fork() == 0:
     sys.stdin.read()
     os._exit(0)
@@ -145,3 +154,16 @@ def test_where_no_folder_can_be_made_the_lease_decides():
 
     assert me.look().ended == ()
     me.leave()
+
+
+async def test_one_that_was_killed_names_the_task_whose_code_it_ran(me, start):
+    """P6: also one that is not seen to have ended; nothing where it was between two steps."""
+    task, other, third = new_id(), new_id(), new_id()
+    killed = start("killed", how=f"runs {task}")
+    start("lives", how=f"runs {other}")
+    between = start("between", how=f"ran {third}")
+    for process in (killed, between):
+        process.kill()
+        process.wait()
+
+    assert me.named() == {task, other}
