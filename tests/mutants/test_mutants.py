@@ -289,8 +289,7 @@ MUTANTS = {
         "orchestrator/runtime/lease.py",
         "        await self._give_back_unread(streams)\n",
         "",
-        "tests/acceptance/test_promises.py"
-        "::test_what_a_blocked_loop_has_not_read_begins_elsewhere",
+        "tests/acceptance/test_promises.py::test_what_a_blocked_loop_has_not_read_begins_elsewhere",
     ),
     "what may not begin ends another's task": Mutant(
         "P10",
