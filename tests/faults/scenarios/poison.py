@@ -29,7 +29,8 @@ class Poison(Scenario):
     pause = (1.0, 3.0)
     workers = 4
     # A worker hangs for two seconds before it gives up, and for what a fork holds its lease runs
-    # out; each later start is an interpreter of its own, and so is a neighbour's who met two deaths.
+    # out; each later start is an interpreter of its own, and so is a neighbour's who met two
+    # deaths.
     patience = 30.0
 
     async def prepare(self, scene: Scene) -> None:
