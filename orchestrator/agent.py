@@ -40,9 +40,8 @@ class Agent(Generic[InputT, OutputT]):
 
     With `isolation = "process"` each attempt has a fresh interpreter for itself: code that holds
     the interpreter lock, leaks or crashes ends its own attempt and no other. The limits hold there
-    only; None is no limit. A task that two workers died with, or one in the midst of its code,
-    runs so whatever its agent asks for,
-    so agents belong into modules that can be imported.
+    only; None is no limit. A task that two workers died with, or one in the midst of its code, runs
+    so whatever its agent asks for, so agents belong into modules that can be imported.
     """
 
     name: ClassVar[str]  # what stands in messages; default: the class name in snake_case

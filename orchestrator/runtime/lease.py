@@ -14,9 +14,10 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from orchestrator.errors import Overloaded, Unavailable
 from orchestrator.runtime.witness import Witness
@@ -125,20 +126,12 @@ class Lease:
         due = time.monotonic() + period
         while not self._stopping.is_set():
             await asyncio.sleep(min(LOOK, period))
-            await self._watch_main(streams)
+            await _survived(self._watch_main(streams), "main loop not watched")
             if time.monotonic() < due:
                 continue
-            try:
-                await self._renew(streams)
-                due = time.monotonic() + period
-            except Exception as error:
-                # Whatever it is: a thread that ends here would lose every lease in silence.
-                # Soon again: a lease lasts three periods, an outage should not cost one.
-                logger.warning(
-                    "lease not renewed: %s", error, exc_info=not isinstance(error, Unavailable),
-                    extra={"event": "lease.late"},
-                )  # fmt: skip
-                due = time.monotonic() + min(1.0, period / 4)
+            renewed = await _survived(self._renew(streams), "lease not renewed")
+            # Soon again: a lease lasts three periods, an outage should not cost one.
+            due = time.monotonic() + (period if renewed else min(1.0, period / 4))
         await streams.close()
 
     async def _renew(self, streams: Streams) -> None:
@@ -183,17 +176,14 @@ class Lease:
     async def _give_back_unread(self, streams: Streams) -> None:
         """A reply that the blocked loop cannot read: others can begin what is in it."""
         held = [each.entry for each in list(self.held.values())]
-        try:
-            for lane in self._lanes():
-                # New entries alone: what is read for the first time lies past all that was.
-                last = max((_place(e.entry_id) for e in held if e.stream == lane), default=None)
-                found = await pending_after(
-                    streams, lane, last and f"{last[0]}-{last[1]}", group=self._group,
-                    consumer=self._consumer, most=UNREAD_COUNT,
-                )  # fmt: skip
-                await self._give_back(streams, found)
-        except (Unavailable, Overloaded) as error:
-            logger.warning("not handed back: %s", error, extra={"event": "lease.late"})
+        for lane in self._lanes():
+            # New entries alone: what is read for the first time lies past all that was.
+            last = max((_place(e.entry_id) for e in held if e.stream == lane), default=None)
+            found = await pending_after(
+                streams, lane, last and f"{last[0]}-{last[1]}", group=self._group,
+                consumer=self._consumer, most=UNREAD_COUNT,
+            )  # fmt: skip
+            await self._give_back(streams, found)
 
     async def _give_back(self, streams: Streams, found: Iterable[Entry]) -> None:
         with self._lock:
@@ -234,6 +224,19 @@ class Lease:
         finally:
             logging.shutdown()
             os._exit(EXIT_BLOCKED)
+
+
+async def _survived(work: Coroutine[Any, Any, None], failure: str) -> bool:
+    """True where it was done. Whatever it raises, the thread goes on: its end is every lease's."""
+    try:
+        await work
+    except Exception as error:
+        logger.warning(
+            "%s: %s", failure, error, exc_info=not isinstance(error, Unavailable | Overloaded),
+            extra={"event": "lease.late"},
+        )  # fmt: skip
+        return False
+    return True
 
 
 def hopeless(

@@ -244,9 +244,23 @@ MUTANTS = {
     "no lease thread": Mutant(
         "P5",
         "orchestrator/runtime/lease.py",
-        "                await self._renew(streams)\n",
-        "",
+        'await _survived(self._renew(streams), "lease not renewed")',
+        "True",
         f"{PROMISES}::test_an_agent_that_blocks_the_loop_is_run_once",
+    ),
+    "an error ends the lease thread": Mutant(
+        "P5",
+        "orchestrator/runtime/lease.py",
+        "    except Exception as error:\n",
+        "    except Unavailable as error:\n",
+        "tests/integration/test_lease.py::test_it_outlives_a_group_that_is_gone",
+        (
+            (
+                "orchestrator/streams/pending.py",
+                "        if is_missing_group(error):\n",
+                "        if False:\n",
+            ),
+        ),
     ),
     "claims from 0-0 each time": Mutant(
         "P5",
