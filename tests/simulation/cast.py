@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from datetime import tzinfo as TzInfo  # noqa: N812
+from functools import cache
+from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 from uuid import UUID
@@ -36,6 +38,11 @@ LEASE = timedelta(seconds=2)
 
 def settings_of(rng: random.Random) -> Settings:
     """Small, so that what is only seen under pressure is seen; some of it by the seed."""
+    return _settings(rng.choices([1, 4, 8, 20], [1, 1, 4, 4])[0])
+
+
+@cache  # frozen, and a twentieth of a seed's time to make
+def _settings(concurrency: int) -> Settings:
     return Settings(
         redis_url="redis://model:6379/0",
         database_url="postgresql://model/aurora",
@@ -43,7 +50,7 @@ def settings_of(rng: random.Random) -> Settings:
         lease=LEASE,
         reconcile_grace=timedelta(seconds=1),
         grace=timedelta(seconds=3),
-        concurrency=rng.choices([1, 4, 8, 20], [1, 1, 4, 4])[0],
+        concurrency=concurrency,
     )
 
 
@@ -54,6 +61,9 @@ IMPORTED_LATE = tuple(
                                                  "scheduler")
 )  # fmt: skip
 CHILD_STARTS = 0.2  # seconds
+# Seconds between looks of a worker with fewer slots than lanes, four times its own: no promise is
+# about it, and idle looks were a seventh of such a seed.
+POLL = 0.2
 
 
 class OneLoopLease(Lease):
@@ -128,8 +138,9 @@ def modelled(loop: VirtualLoop, rng: random.Random) -> Iterator[None]:
     patches: list[Any] = [
         patch.object(time, "monotonic", loop.time),
         patch.object(time, "time", loop.wall),
-        # It parses the library's metadata for each connection.
-        patch("redis.utils.get_lib_version", lambda: "0"),
+        # What it says of itself takes a round trip of each connection.
+        patch("redis.asyncio.connection.resolve_driver_info", lambda *_: None),
+        patch("orchestrator.streams.consumer.POLL", POLL),
         patch("orchestrator.task.uuid7", lambda: _uuid7(loop, ids)),
         patch.object(app, "Lease", OneLoopLease),
         patch.object(app, "IsolatedRunner", ModelChild),
@@ -146,17 +157,21 @@ def modelled(loop: VirtualLoop, rng: random.Random) -> Iterator[None]:
         patch("orchestrator.db.ticks.accept", accept),
     ]
     clock = _clock(loop)
-    patches += [
-        patch.object(module, "datetime", clock)
-        for name, module in sys.modules.items()
-        if name.startswith(("orchestrator.", STORE))
-        and getattr(module, "datetime", None) is datetime
-    ]
+    patches += [patch.object(module, "datetime", clock) for module in _with_clocks()]
     with contextlib.ExitStack() as stack:
         for each in patches:
             stack.enter_context(each)
         random.seed(rng.random())
         yield
+
+
+@cache
+def _with_clocks() -> tuple[ModuleType, ...]:
+    return tuple(
+        module for name, module in sys.modules.items()
+        if name.startswith(("orchestrator.", STORE))
+        and getattr(module, "datetime", None) is datetime
+    )  # fmt: skip
 
 
 def _uuid7(loop: VirtualLoop, ids: random.Random) -> UUID:

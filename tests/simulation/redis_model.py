@@ -56,7 +56,8 @@ class Redis(Keyspace):
 
     def __init__(self, clock: Callable[[], int]) -> None:
         super().__init__(clock)
-        self.changed = False  # there is something new to read
+        self._methods: dict[bytes, Callable[..., Any]] = {}  # those that were called
+        self.changed: set[bytes] = set()  # streams with something new to read
         # Who watches: what was added, what is about to go, what a group acknowledges.
         self.on_add: Callable[[bytes, Fields], None] = lambda *_: None
         self.on_delete: Callable[[bytes, EntryId], None] = lambda *_: None
@@ -66,10 +67,15 @@ class Redis(Keyspace):
 
     def execute(self, args: Sequence[bytes]) -> Any:
         """One command. Raises RedisError."""
-        method = getattr(self, f"x_{args[0].decode().lower()}", None)
-        if method is None:
-            raise RedisError(f"ERR unknown command '{args[0].decode()}'")
+        method = self._methods.get(args[0]) or self._method(args[0])
         return method(*args[1:])
+
+    def _method(self, name: bytes) -> Callable[..., Any]:
+        found: Callable[..., Any] | None = getattr(self, f"x_{name.decode().lower()}", None)
+        if found is None:
+            raise RedisError(f"ERR unknown command '{name.decode()}'")
+        self._methods[name] = found
+        return found
 
     def _stream(self, key: bytes) -> StreamKey | None:
         found: StreamKey | None = self._get(key, StreamKey)
@@ -97,7 +103,7 @@ class Redis(Keyspace):
             new = (stream.last[0], stream.last[1] + 1)
         stream.entries[new] = fields
         stream.last = new
-        self.changed = True
+        self.changed.add(key)
         self.on_add(key, fields)
         return text(new)
 
@@ -179,8 +185,10 @@ class Redis(Keyspace):
         groups = [self._group(key, name, said=" in XREADGROUP with GROUP option") for key in keys]
         reply = []
         for key, (stream, group) in zip(keys, groups, strict=True):
-            fresh = [each for each in stream.entries if each > group.last]
             self._consumer(group, consumer)
+            if stream.last <= group.last:
+                continue
+            fresh = [each for each in stream.entries if each > group.last]
             taken = fresh if count == math.inf else fresh[: int(count)]
             for each in taken:
                 group.last = each

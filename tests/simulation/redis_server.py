@@ -13,10 +13,11 @@ import hiredis
 from tests.simulation.redis_keys import RedisError, Simple
 from tests.simulation.redis_model import Redis
 from tests.simulation.redis_scripts import Scripts
-from tests.simulation.virtual import CURRENT, NOBODY, START, Process, VirtualLoop, context_of
+from tests.simulation.virtual import CURRENT, NOBODY, START, Process, VirtualLoop
 
 SNAPSHOTS = 0.25  # seconds between states that a loss of power may go back to
 KEPT = 8  # of them
+NEAREST, FURTHEST = 0.00005, 0.001  # seconds between a process and the server, each way
 
 
 @dataclass(slots=True)
@@ -26,6 +27,9 @@ class Trouble:
     slow: float = 0.0  # seconds more, at most, each way
     lose_replies: float = 0.0  # the probability that an answer is lost, and the connection with it
     cut: bool = False  # nothing comes through, and nobody is told
+
+
+FINE = Trouble()
 
 
 class RedisServer:
@@ -65,7 +69,7 @@ class RedisServer:
 
     def trouble_of(self, process: Process | None) -> Trouble:
         """What lies between it and us."""
-        return self.trouble.get(process.name, _FINE) if process else _FINE
+        return self.trouble.get(process.name, FINE) if self.trouble and process else FINE
 
     def command(self, *args: bytes) -> Any:
         """Somebody else's command, at once."""
@@ -84,15 +88,21 @@ class RedisServer:
         return self.redis.execute(args)
 
     def wake_if_changed(self) -> None:
-        """Where entries were added, or groups are gone, blocked readers look again."""
+        """Where entries were added, those who wait for that stream look again."""
         if self.redis.changed:
-            self.wake()
+            changed, self.redis.changed = self.redis.changed, set()
+            for link in self._in_order():
+                if not changed.isdisjoint(link.waits_for):
+                    link.look_again()
 
     def wake(self) -> None:
-        """Blocked readers look again."""
-        self.redis.changed = False
-        for link in sorted(self.links, key=lambda each: each.number):
+        """All blocked readers look again: their streams or groups may be gone."""
+        self.redis.changed.clear()
+        for link in self._in_order():
             link.look_again()
+
+    def _in_order(self) -> "list[Link]":
+        return sorted(self.links, key=lambda each: each.number)
 
     async def remember(self) -> None:
         """Keep some states of the past, for `lose_power`."""
@@ -104,7 +114,7 @@ class RedisServer:
         """Every connection breaks; what was answered is kept."""
         self.up = False
         self.scripts = Scripts(self.redis)
-        for link in sorted(self.links, key=lambda each: each.number):
+        for link in self._in_order():
             link.break_off()
 
     def start(self) -> None:
@@ -119,9 +129,6 @@ class RedisServer:
             self._past.clear()  # they are in use now
 
 
-_FINE = Trouble()
-
-
 class Link(asyncio.Transport):
     """One connection, seen from the client; commands are answered in order."""
 
@@ -132,9 +139,11 @@ class Link(asyncio.Transport):
         self._server = server
         self._protocol: Any = protocol
         self._process = process
+        self._context = process.context if process else NOBODY
         self._parser = hiredis.Reader()
         self._commands: deque[list[bytes]] = deque()
         self._blocked: asyncio.TimerHandle | None = None
+        self.waits_for: list[bytes] = []  # the streams of the last blocking read
         server.connections += 1
         self.number = server.connections
         self._open = True
@@ -191,9 +200,9 @@ class Link(asyncio.Transport):
             )
 
     def _later(self, not_before: float, do: Callable[..., None], *args: Any) -> float:
-        loop, rng = self._server.loop, self._server.rng
+        loop, draw = self._server.loop, self._server.rng.random
         trouble = self._server.trouble_of(self._process)
-        at = loop.time() + rng.uniform(0.00005, 0.001) + rng.uniform(0, trouble.slow)
+        at = loop.time() + (NEAREST + (FURTHEST - NEAREST) * draw()) + trouble.slow * draw()
         at = max(at, not_before + 1e-7)
         # Not in the client's name: what is on its way arrives whatever becomes of it.
         loop.call_at(at, do, *args, context=NOBODY)
@@ -201,7 +210,7 @@ class Link(asyncio.Transport):
 
     def _deliver(self, do: Callable[[], None]) -> None:
         """In the client's name: it hears when it runs."""
-        self._server.loop.call_soon(do, context=context_of(self._process))
+        self._server.loop.call_soon(do, context=self._context)
 
     def _arrive(self, data: bytes) -> None:
         if self._is_deaf() or not self._server.up:
@@ -225,6 +234,8 @@ class Link(asyncio.Transport):
         if reply is None and (seconds := _blocks(command)) is not None:
             if not self._open:
                 return
+            keys = command[[each.upper() for each in command].index(b"STREAMS") + 1 :]
+            self.waits_for = keys[: len(keys) // 2]
             self._block(command, server.loop.time() + seconds)
             return
         self._send(encoded(reply, array=command[0].upper() == b"XREADGROUP"))
@@ -238,7 +249,7 @@ class Link(asyncio.Transport):
 
     def look_again(self) -> None:
         """A blocked read looks for what it waits for."""
-        if self._blocked is None or not self._open:
+        if self._blocked is None:
             return
         self._blocked.cancel()
         self._blocked = None
@@ -277,20 +288,21 @@ class Link(asyncio.Transport):
 
     def _reach_client(self, reply: bytes) -> None:
         if self._open:
-            self._deliver(lambda: self._protocol.data_received(reply))
+            self._server.loop.run_in(self._context, self._protocol.data_received, reply)
 
 
 def encoded(reply: Any, *, array: bool = False) -> bytes:
     """A reply in RESP2."""
+    kind = type(reply)
+    if kind is bytes:
+        return b"$%d\r\n%s\r\n" % (len(reply), reply)
+    if kind is int:
+        return b":%d\r\n" % reply
     if reply is None:
         return b"*-1\r\n" if array else b"$-1\r\n"
-    if isinstance(reply, Simple):
+    if kind is Simple:
         return b"+%s\r\n" % bytes(reply)
-    if isinstance(reply, bytes):
-        return b"$%d\r\n%s\r\n" % (len(reply), reply)
-    if isinstance(reply, int):
-        return b":%d\r\n" % reply
-    return b"*%d\r\n%s" % (len(reply), b"".join(encoded(each) for each in reply))
+    return b"*%d\r\n%s" % (len(reply), b"".join([encoded(each) for each in reply]))
 
 
 def _blocks(command: list[bytes]) -> float | None:
