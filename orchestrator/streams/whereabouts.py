@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import Any
 
 from redis.exceptions import ResponseError
 
@@ -86,23 +87,26 @@ async def _last(streams: Streams, key: str) -> EntryId:
 async def _first_unacknowledged(streams: Streams, key: str) -> EntryId:
     with translated():
         try:
-            infos = await streams.commands.xinfo_groups(key)
+            for info in await streams.commands.xinfo_groups(key):
+                if info["name"] == RECORDER.encode():
+                    # Either may be gone by the next command.
+                    return await _first_of_group(streams, key, info)
         except ResponseError as error:
-            if is_missing_group(error):
-                return (0, 0)
-            raise
-        for info in infos:
-            if info["name"] == RECORDER.encode():
-                if info["pending"]:
-                    pending = await streams.commands.xpending(key, RECORDER)
-                    if pending["pending"]:
-                        return _parse(pending["min"])
-                # Asked of the entries, not of the counters: those still count what was trimmed.
-                following = await streams.commands.xrange(
-                    key, min=f"({info['last-delivered-id'].decode()}", count=1
-                )
-                return _parse(following[0][0]) if following else NEVER
+            if not is_missing_group(error):
+                raise
     return (0, 0)
+
+
+async def _first_of_group(streams: Streams, key: str, info: Mapping[str, Any]) -> EntryId:
+    if info["pending"]:
+        pending = await streams.commands.xpending(key, RECORDER)
+        if pending["pending"]:
+            return _parse(pending["min"])
+    # Asked of the entries, not of the counters: those still count what was trimmed.
+    following = await streams.commands.xrange(
+        key, min=f"({info['last-delivered-id'].decode()}", count=1
+    )
+    return _parse(following[0][0]) if following else NEVER
 
 
 def _parse(entry_id: bytes) -> EntryId:

@@ -12,7 +12,7 @@ from orchestrator.streams.names import ORCHESTRATOR, RECORDER, Keys
 from tests.simulation.redis_keys import RedisError
 from tests.simulation.redis_server import Trouble
 from tests.simulation.virtual import Process
-from tests.simulation.world import World
+from tests.simulation.world import World, data_of
 
 Fault = Callable[[World], Awaitable[None]]
 KEYS = Keys("aurora")
@@ -98,6 +98,7 @@ async def restart_redis(world: World) -> None:
 async def lose_power(world: World) -> None:
     seconds = world.rng.uniform(0.05, 1.0)
     world.say(f"Redis loses power, and what it wrote last; away for {seconds:.3f} s")
+    world.forget()
     world.redis.lose_power()
     await asyncio.sleep(seconds)
     world.redis.start()
@@ -105,6 +106,7 @@ async def lose_power(world: World) -> None:
 
 async def flush(world: World) -> None:
     world.say("FLUSHALL")
+    world.forget()
     world.redis.command(b"FLUSHALL")
 
 
@@ -113,6 +115,8 @@ async def destroy_group(world: World) -> None:
         [(KEYS.tasks, ORCHESTRATOR), (KEYS.tasks, RECORDER), (KEYS.results, RECORDER)]
     )
     world.say(f"XGROUP DESTROY {stream} {group}")
+    if group == ORCHESTRATOR:
+        world.forget()
     with contextlib.suppress(RedisError):  # there is no such stream just now
         world.redis.command(b"XGROUP", b"DESTROY", stream.encode(), group.encode())
 
@@ -129,8 +133,10 @@ async def duplicate(world: World) -> None:
     """Somebody publishes again what is on a stream."""
     stream = world.rng.choice([KEYS.tasks, KEYS.results]).encode()
     entries = world.redis.command(b"XRANGE", stream, b"-", b"+")
-    for _, fields in world.rng.sample(entries, min(len(entries), 5)):
-        world.redis.command(b"XADD", stream, b"*", *fields)
+    with world.foreign():
+        for _, fields in world.rng.sample(entries, min(len(entries), 5)):
+            world.twice.add(data_of(fields)["task_id"])
+            world.redis.command(b"XADD", stream, b"*", *fields)
     world.say(f"{min(len(entries), 5)} entries of {stream.decode()} are published again")
 
 

@@ -81,7 +81,7 @@ def _chosen(rng: random.Random) -> tuple[str, ...]:
 async def _run(
     seed: int, chosen: tuple[str, ...], rng: random.Random, loop: VirtualLoop
 ) -> Verdict:
-    world = World(seed, chosen, settings_of(rng), loop)
+    world = World(seed, settings_of(rng), loop)
     NOTES.set(world.notes)
     surprises = Surprises(world)
     logging.getLogger("aurora").addHandler(surprises)
