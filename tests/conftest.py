@@ -1,15 +1,19 @@
 """Servers start once a run; each test has its own key prefix and its own database."""
 
 import asyncio
+import contextlib
 import os
 import secrets
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
+from queue import SimpleQueue
+from typing import Any
 
 import asyncpg
 import pytest
+from redis import Redis
 
 from orchestrator.db import schema
 from orchestrator.db.session import Database
@@ -127,16 +131,39 @@ def mutants(
     """By test: each module's `without(name)`, for the names that were chosen. Not for xdist.
 
     On all cores, since each waits for servers most of its time; from the first integration test on,
-    which wait for the same. They share this run's Postgres, whose start would be half of a mutant.
+    which wait for the same. They share this run's Postgres, and have one Redis at a time each: to
+    start them would be half of a mutant.
     """
-    shared = {"AURORA_TEST_POSTGRES_URL": servers.database_url}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {
-            item.nodeid: pool.submit(item.module.without, item.callspec.params["name"], shared)
-            for item in request.session.items
-            if "ran" in getattr(item, "fixturenames", ())
-        }
-        pool.shutdown(cancel_futures=True)
+    items = [each for each in request.session.items if "ran" in getattr(each, "fixturenames", ())]
+    free: SimpleQueue[str] = SimpleQueue()
+
+    def run(item: Any) -> Ran:
+        redis = free.get()
+        try:
+            _empty(redis)
+            shared = {
+                "AURORA_TEST_POSTGRES_URL": servers.database_url, "AURORA_TEST_REDIS_URL": redis,
+            }  # fmt: skip
+            found: Ran = item.module.without(item.callspec.params["name"], shared)
+            return found
+        finally:
+            free.put(redis)
+
+    with contextlib.ExitStack() as stack:
+        for _ in range(min(len(items), os.cpu_count() or 1)):
+            started = start_servers(postgres=servers.database_url)
+            free.put(stack.enter_context(started).redis_url)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            yield {item.nodeid: pool.submit(run, item) for item in items}
+            pool.shutdown(cancel_futures=True)
+
+
+def _empty(url: str) -> None:
+    """Nothing of the mutant before is left, its settings neither."""
+    with Redis.from_url(url) as redis:
+        redis.config_set("maxmemory", 0)
+        redis.config_set("maxmemory-policy", "noeviction")
+        redis.flushall()
 
 
 @pytest.fixture

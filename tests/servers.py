@@ -1,7 +1,8 @@
 """Real servers for the tests: by testcontainers where a Docker engine answers, else embedded.
 
 AURORA_TEST_POSTGRES_URL names a Postgres that runs already, to make databases of one's own on: the
-mutants' processes share one. Each has a Redis of its own, whose memory some of them limit.
+mutants' processes share one. AURORA_TEST_REDIS_URL names a Redis: they have theirs one after the
+other, as some of them limit its memory.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 
@@ -33,21 +34,38 @@ class Servers:
         return urlunsplit(urlsplit(self.database_url)._replace(path=f"/{name}"))
 
 
+class Given(NamedTuple):
+    """URLs of what runs already."""
+
+    redis: str | None
+    postgres: str | None
+
+
 @contextlib.contextmanager
-def start_servers() -> Iterator[Servers]:
-    """Start what the tests need; AURORA_TEST_SERVERS=embedded|containers chooses by hand."""
+def start_servers(*, postgres: str | None = None) -> Iterator[Servers]:
+    """Start what the tests need; AURORA_TEST_SERVERS=embedded|containers chooses by hand.
+
+    `postgres`: the URL of one that runs already.
+    """
     chosen = os.environ.get("AURORA_TEST_SERVERS")
+    given = Given(
+        os.environ.get("AURORA_TEST_REDIS_URL"),
+        postgres or os.environ.get("AURORA_TEST_POSTGRES_URL"),
+    )
+    if given.redis and given.postgres:
+        yield Servers(given.redis, given.postgres, kind="given")
+        return
     with contextlib.ExitStack() as stack:
         found, why = None, ""
         if chosen == "containers" or (chosen is None and _docker_answers()):
             try:
-                found = stack.enter_context(_containers())
+                found = stack.enter_context(_containers(given))
             except Exception as error:
                 # An engine that can give us no images (no registry) is as good as none.
                 if chosen == "containers":
                     raise
                 why = f" (a Docker engine answers, but: {str(error)[:120]})"
-        yield found or stack.enter_context(_embedded(why))
+        yield found or stack.enter_context(_embedded(given, why))
 
 
 def _docker_answers() -> bool:
@@ -58,7 +76,7 @@ def _docker_answers() -> bool:
 
 
 @contextlib.contextmanager
-def _containers() -> Iterator[Servers]:
+def _containers(given: Given) -> Iterator[Servers]:
     from testcontainers.core.container import DockerContainer
     from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
@@ -77,11 +95,12 @@ def _containers() -> Iterator[Servers]:
         .with_exposed_ports(6379)
         .waiting_for(LogMessageWaitStrategy("Ready to accept connections"))
     )
-    given = os.environ.get("AURORA_TEST_POSTGRES_URL")
-    with redis, contextlib.nullcontext() if given else postgres:
+    nothing = contextlib.nullcontext()
+    with nothing if given.redis else redis, nothing if given.postgres else postgres:
         yield Servers(
-            redis_url=f"redis://{redis.get_container_host_ip()}:{redis.get_exposed_port(6379)}/0",
-            database_url=given
+            redis_url=given.redis
+            or f"redis://{redis.get_container_host_ip()}:{redis.get_exposed_port(6379)}/0",
+            database_url=given.postgres
             or (
                 f"postgresql://aurora:{password}@{postgres.get_container_host_ip()}"
                 f":{postgres.get_exposed_port(5432)}/aurora"
@@ -91,22 +110,22 @@ def _containers() -> Iterator[Servers]:
 
 
 @contextlib.contextmanager
-def _embedded(why: str) -> Iterator[Servers]:
+def _embedded(given: Given, why: str) -> Iterator[Servers]:
     from orchestrator.embedded.postgres import EmbeddedPostgres
     from orchestrator.embedded.valkey import EmbeddedValkey
 
     home = Path(tempfile.mkdtemp(prefix="aurora-tests-"))
     valkey, postgres = EmbeddedValkey(home / "valkey"), EmbeddedPostgres(home / "postgres")
-    given = os.environ.get("AURORA_TEST_POSTGRES_URL")
     try:
         yield Servers(
-            redis_url=valkey.start(),
-            database_url=given or postgres.start(),
+            redis_url=given.redis or valkey.start(),
+            database_url=given.postgres or postgres.start(),
             kind=f"embedded servers{why}",
         )
     finally:
-        valkey.stop()
-        if not given:
+        if not given.redis:
+            valkey.stop()
+        if not given.postgres:
             postgres.stop()
         shutil.rmtree(home, ignore_errors=True)
 
