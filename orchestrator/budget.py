@@ -26,6 +26,7 @@ class Budget(BaseModel):
 
 
 LIMITS = tuple(Budget.model_fields)
+NO_BUDGET = Budget()
 
 
 def _lower(one: Any, other: Any) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from orchestrator.budget import Budget
+from orchestrator.budget import NO_BUDGET, Budget
 from orchestrator.errors import ConfigurationError
 from orchestrator.provider import News
 from orchestrator.spending import Need
@@ -92,7 +92,6 @@ class Asker(Protocol):
 
 
 _LOGGER = logging.getLogger("aurora.agent")
-NO_BUDGET = Budget()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

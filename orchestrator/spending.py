@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from orchestrator.budget import Budget
+from orchestrator.budget import NO_BUDGET, Budget
 from orchestrator.usage import Usage
 
 _WORDS = {
@@ -68,4 +68,4 @@ def excess(budget: Budget, spent: Usage, need: Need) -> Excess | None:
 
 def budget_of(agent: Budget | None, task: Budget | None) -> Budget:
     """The stricter of both; none is no limit."""
-    return (agent or Budget()).stricter(task)
+    return (agent or NO_BUDGET).stricter(task)

@@ -260,7 +260,7 @@ class Dispatcher:
             task_id=flight.task.task_id,
             marker=self.streams.keys.marker(flight.task.task_id),
             begun=f"{flight.attempt}:{flight.digest}:",
-            deadline=_deadline(flight, agent),
+            deadline=math.inf,  # until it runs here, nothing of it can block our loop
         )
         flight.running = asyncio.create_task(self._fly(flight, agent))
         flight.running.add_done_callback(lambda done: self._landed(flight, done))
@@ -302,8 +302,8 @@ class Dispatcher:
     async def _attempt(self, flight: Flight, agent: Agent[Any, Any]) -> Outcome:
         flight.started_at = datetime.now(UTC)
         held = self.lease.held.get(flight.key)
-        if held is not None:
-            held.deadline = _deadline(flight, agent)
+        if held is not None and not _is_isolated(flight, agent):
+            held.deadline = time.monotonic() + agent.timeout.total_seconds()
         budget = budget_of(agent.budget, flight.task.budget)
         context = RunContext(
             task=flight.task,
@@ -428,13 +428,6 @@ class Dispatcher:
 
 def _is_isolated(flight: Flight, agent: Agent[Any, Any]) -> bool:
     return flight.suspect or agent.isolation == Isolation.PROCESS
-
-
-def _deadline(flight: Flight, agent: Agent[Any, Any]) -> float:
-    """When the lease thread may suspect that this run blocks our loop (time.monotonic())."""
-    if _is_isolated(flight, agent):
-        return math.inf  # another process' run blocks nothing here
-    return time.monotonic() + agent.timeout.total_seconds()
 
 
 def _failed(done: "asyncio.Task[None]") -> BaseException | None:

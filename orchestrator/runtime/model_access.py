@@ -5,7 +5,7 @@ import itertools
 import logging
 from typing import Protocol
 
-from orchestrator.budget import Budget
+from orchestrator.budget import NO_BUDGET, Budget
 from orchestrator.context import Admission, Query
 from orchestrator.errors import Overloaded, Unavailable
 from orchestrator.model_failure import FailureKind, ModelFailed
@@ -158,7 +158,7 @@ class RunAccess:
 
     @property
     def _limited(self) -> bool:
-        return self._budget != Budget()
+        return self._budget != NO_BUDGET
 
     async def _left(self, need: Need) -> int | None:
         """Tokens that the budget still has for this call."""
