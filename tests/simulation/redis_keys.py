@@ -49,11 +49,16 @@ class Keyspace:
         return self._get(key, bytes)
 
     def x_set(self, key: bytes, value: bytes, *options: bytes) -> Any:
-        self.keys[key] = value
-        self.expires.pop(key, None)
-        if options and options[0].upper() == b"PX":
-            self.expires[key] = self.clock() + int(options[1])
-        return Simple(b"OK")
+        said = [option.upper() for option in options]
+        before = self._get(key, bytes if b"GET" in said else object)
+        if b"NX" not in said or before is None:
+            self.keys[key] = value
+            self.expires.pop(key, None)
+            if b"PX" in said:
+                self.expires[key] = self.clock() + int(options[said.index(b"PX") + 1])
+        elif b"GET" not in said:
+            return None
+        return before if b"GET" in said else Simple(b"OK")
 
     def x_exists(self, key: bytes) -> int:
         return int(self._get(key, object) is not None)

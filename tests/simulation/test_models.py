@@ -127,6 +127,8 @@ async def test_other_keys_answer_as_a_server(streams):
     for asked in (
         [b"GET", s], [b"SET", s, b"1"], [b"PTTL", s], [b"GET", s], [b"PTTL", m], [b"EXISTS", s],
         [b"SET", s, b"2", b"PX", b"60000"], [b"GET", s], [b"SADD", m, b"x", b"y"],
+        [b"SET", s, b"3", b"NX", b"GET", b"PX", b"9"], [b"SET", s, b"3", b"NX"], [b"GET", s],
+        [b"DEL", s], [b"SET", s, b"4", b"NX", b"GET", b"PX", b"60000"], [b"GET", s],
         [b"SADD", m, b"x"], [b"HSET", h, b"a", b"1"], [b"HSET", h, b"a", b"2"], [b"HGET", h, b"a"],
         [b"HGET", h, b"b"], [b"HDEL", h, b"a", b"b"], [b"EXISTS", h], [b"ZADD", z, b"5", b"five"],
         [b"ZADD", z, b"1780000000123", b"later"], [b"ZADD", z, b"5", b"also"], [b"ZSCORE", z, b"x"],

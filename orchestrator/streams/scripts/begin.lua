@@ -4,7 +4,9 @@
 local answers = {}
 for i, marker in ipairs(KEYS) do
   local digest, attempt = ARGV[2 * i], tonumber(ARGV[2 * i + 1])
-  local seen = redis.call('GET', marker)
+  -- In nearly all cases nobody has begun it, and one command is enough.
+  local begun = attempt .. ':' .. digest .. ':'
+  local seen = redis.call('SET', marker, begun, 'NX', 'GET', 'PX', ARGV[1])
   local answer = 'run'
   if seen then
     local known_attempt, known_digest, state = string.match(seen, '^(%d*):([^:]*):(.*)$')
@@ -16,7 +18,7 @@ for i, marker in ipairs(KEYS) do
       attempt = tonumber(known_attempt)
     end
   end
-  if answer == 'run' then
+  if seen and answer == 'run' then
     redis.call('SET', marker, attempt .. ':' .. digest .. ':', 'PX', ARGV[1])
   end
   answers[i] = answer
