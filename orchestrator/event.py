@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from orchestrator.errors import DeadReason
-from orchestrator.task import Moment, TaskId, TaskState, canonical_id, sayable
+from orchestrator.task import CanonicalId, Moment, TaskState, sayable
 
 # Bounded, since it is indexed: Postgres refuses an index entry of more than 2,704 bytes.
 Word = Annotated[str, BeforeValidator(lambda said: said[:500] if isinstance(said, str) else said)]
@@ -69,7 +69,7 @@ class TaskEvent(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    task_id: TaskId
+    task_id: CanonicalId
     agent: str = Field(max_length=100)  # empty where a message could not be read
     event: EventKind
     at: Moment
@@ -87,11 +87,6 @@ class TaskEvent(BaseModel):
     finished_at: Moment | None = None
     run_at: Moment | None = None  # of a retry: when the next attempt is due
     dead_letter: DeadLetter | None = None
-
-    @field_validator("task_id")
-    @classmethod
-    def _canonical(cls, value: str) -> str:
-        return canonical_id(value)
 
 
 class Act(BaseModel):

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from orchestrator.task import Moment, canonical_id
+from orchestrator.task import CanonicalId, Moment
 
 # Far above what any model reads in one call, and a sum of millions of them is a bigint still.
 Count = Annotated[int, Field(ge=0, le=10**12)]
@@ -19,7 +19,7 @@ class ModelCall(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    id: str  # the record keeps each once, however often its message is read
+    id: CanonicalId  # the record keeps each once, however often its message is read
     model: str = Field(min_length=1, max_length=200)  # "openai:gpt-5-mini"
     at: Moment  # when the answer had come
     seconds: float = Field(default=0.0, ge=0, le=10**6)
@@ -28,11 +28,6 @@ class ModelCall(BaseModel):
     cached_tokens: Count = 0  # of the input, those that came from the provider's cache
     tool_calls: Count = 0  # that the model asked for in this answer
     cost_usd: Dollars | None = None  # None: nobody knows the price; that is not zero
-
-    @field_validator("id")
-    @classmethod
-    def _canonical(cls, value: str) -> str:
-        return canonical_id(value)
 
     @property
     def tokens(self) -> int:

@@ -147,6 +147,22 @@ def test_a_naive_run_at_means_utc():
     assert found.run_at == datetime(2026, 1, 1, tzinfo=UTC)
 
 
+ID = "01a20b56-2112-708a-911f-fd44f2cd921c"
+
+
+@pytest.mark.parametrize("spelling", [ID, ID.upper(), f"{{{ID}}}", ID.replace("-", "")])
+def test_an_id_has_one_spelling(spelling):
+    """Other writers have other ones; a row is found by ours."""
+    found = decode_task(read(json.dumps({"agent": "a", "task_id": spelling, "root_id": spelling})))
+    assert (found.task_id, found.root_id) == (ID, ID)
+
+
+@pytest.mark.parametrize("wrong", ["1", f"{ID}\n1", 5, [ID]])
+def test_an_id_that_is_none_is_refused_with_what_is_right(wrong):
+    with pytest.raises(MalformedMessage, match="task_id: an id is a UUID as text, as in"):
+        decode_task(read(json.dumps({"agent": "a", "task_id": wrong})))
+
+
 @pytest.mark.parametrize("entry_id", ["253402300800000-0", "18446744073709551615-1"])
 def test_an_entry_id_of_no_year_is_read(entry_id):
     """XADD takes any id that is larger than the last; each reader of the stream would end by it."""
