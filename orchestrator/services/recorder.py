@@ -50,6 +50,7 @@ class Recorder:
         self.database = database
         self.max_payload = max_payload
         self.max_output = max_output
+        self._results = consumer.streams.keys.results
         self._pairing = Pairing()
         self._stop = Stop()
         self._looked = 0.0
@@ -80,7 +81,7 @@ class Recorder:
         due = self._pairing.due_in(time.monotonic())
         deliveries = await self.consumer.read(
             BATCH,
-            keys=[self.consumer.streams.keys.results] if self._pairing.full else None,
+            keys=[self._results] if self._pairing.full else None,
             known=[item.delivery.entry_id for item in self._pairing.held],
             block=BLOCK if due is None else min(BLOCK, due),
         )
@@ -149,7 +150,7 @@ class Recorder:
 
     def _read(self, delivery: Delivery) -> Item:
         """The message as a value; none when it is another's to deal with, or set aside."""
-        of_results = delivery.stream == self.consumer.streams.keys.results
+        of_results = delivery.stream == self._results
         try:
             message = decode(
                 delivery.fields,

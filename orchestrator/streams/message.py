@@ -7,6 +7,7 @@ we do not know are ignored. Writing is strict, reading forgives what has one cle
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -38,12 +39,28 @@ _FIRST = (b"id", b"timestamp", b"data", b"producer")
 class Message(NamedTuple):
     """One entry, read: what it says, when, and what had to be put right about it."""
 
-    id: str
     data: dict[str, Any]
-    taken: datetime  # when Redis took the entry
+    stream: str
+    entry_id: str
+    given_id: bytes | None = None
     producer: str | None = None
     timestamp: str | None = None  # what the producer wrote
     traceparent: str | None = None  # the span that sent it, where the producer names one
+
+    # Nobody needs all of these of every message, and each costs as much as reading its `data`.
+
+    @property
+    def id(self) -> str:
+        """The one that the producer gave, or one derived from where the entry stands."""
+        try:
+            return canonical_id((self.given_id or b"").decode())
+        except ValueError:
+            return derived_id(self.stream, self.entry_id)
+
+    @property
+    def taken(self) -> datetime:
+        """When Redis took the entry."""
+        return entry_time(self.entry_id)
 
     @property
     def at(self) -> datetime:
@@ -106,9 +123,10 @@ def decode(fields: Fields, *, stream: str, entry_id: str, limit: int | None = No
             'no field `data`; an entry needs data=\'{"agent": ..., "input": {...}}\''
         )
     return Message(
-        id=_message_id(fields.get(b"id"), stream, entry_id),
         data=_object(raw),
-        taken=entry_time(entry_id),
+        stream=stream,
+        entry_id=entry_id,
+        given_id=fields.get(b"id"),
         producer=_text(fields.get(b"producer")),
         timestamp=_text(fields.get(b"timestamp")),
         traceparent=None if sent_by is None else valid_traceparent(sent_by),
@@ -124,19 +142,22 @@ def decode_task(message: Message) -> Task:
         raise MalformedMessage(
             f'"input" is {_kind(data["input"])}; it must be an object, as in {{"input": {{}}}}'
         )
-    given = {"input": {}, **data}
+    given: dict[str, Any] = {}
+    if "input" not in data:
+        given["input"] = {}
     if message.traceparent is not None or "traceparent" in data:
         given["traceparent"] = message.traceparent  # the entry's, whatever `data` calls so
     for moment in ("run_at", "expires_at"):
-        given[moment] = _aware(data.get(moment))
-    if not given.get("task_id"):
+        if moment in data:
+            given[moment] = _aware(data[moment])
+    if not data.get("task_id"):
         key = data.get("idempotency_key")
         if isinstance(key, str) and key and isinstance(data["agent"], str):
             tenant = str(data.get("tenant", "default"))
             given["task_id"] = idempotent_id(tenant=tenant, agent=data["agent"], key=key)
         else:
             given["task_id"] = message.id
-    return _validated(Task, given)
+    return _validated(Task, {**data, **given} if given else data)
 
 
 def decode_event(message: Message) -> TaskEvent:
@@ -163,15 +184,21 @@ def decode_call(message: Message, event: TaskEvent) -> ModelCall | None:
 
 def entry_time(entry_id: str) -> datetime:
     """When Redis took the entry, by its own id; a producer may give any, also of no year."""
+    return _moment(entry_id.partition("-")[0])
+
+
+@lru_cache(maxsize=1024)  # what one script or one write adds has one time
+def _moment(milliseconds: str) -> datetime:
     try:
-        return min(datetime.fromtimestamp(int(entry_id.partition("-")[0]) / 1000, UTC), LATEST)
+        return min(datetime.fromtimestamp(int(milliseconds) / 1000, UTC), LATEST)
     except (ValueError, OverflowError, OSError):
         return LATEST
 
 
 def fields_of(flat: Sequence[bytes] | None) -> Fields:
     """An entry's fields as the server lists them; none where it was deleted meanwhile."""
-    return dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
+    parts = iter(flat or ())
+    return dict(zip(parts, parts, strict=True))
 
 
 def raw_fields(fields: Mapping[bytes, bytes]) -> dict[str, str]:
@@ -223,13 +250,6 @@ def _holds_infinity(value: dict[str, Any] | list[Any]) -> bool:
         elif (kind is dict or kind is list) and _holds_infinity(each):
             return True
     return False
-
-
-def _message_id(raw: bytes | None, stream: str, entry_id: str) -> str:
-    try:
-        return canonical_id((raw or b"").decode())
-    except ValueError:
-        return derived_id(stream, entry_id)
 
 
 def _timestamp(text: str | None, own: datetime) -> tuple[datetime, str | None]:
