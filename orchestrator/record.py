@@ -6,6 +6,7 @@ What messages do to them is `fold`'s to say; `db.recording` writes them.
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from orchestrator.budget import Budget
@@ -268,7 +269,21 @@ def state_changed(
         actor=actor,
         object_type="task",
         object_id=record.id,
-        before={"state": before.value} if before else None,
-        after={"state": record.state.value, "attempt": record.attempt},
-        detail={"agent": record.agent, **detail},
+        before=_standing(before) if before else None,
+        after=_standing(record.state, record.attempt),
+        detail={"agent": record.agent, **detail} if detail else _of_agent(record.agent),
     )
+
+
+# Most audit entries say one of few things. One object of each is cleaned and written as JSON once
+# for a whole batch (`db.recording`); nobody changes it.
+
+
+@lru_cache(maxsize=256)
+def _standing(state: TaskState, attempt: int | None = None) -> dict[str, Any]:
+    return {"state": state.value} | ({} if attempt is None else {"attempt": attempt})
+
+
+@lru_cache(maxsize=256)
+def _of_agent(agent: str) -> dict[str, Any]:
+    return {"agent": agent}

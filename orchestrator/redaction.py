@@ -11,7 +11,7 @@ from typing import Any
 
 REDACTED = "[redacted]"
 DEEPEST = 32  # levels; what lies deeper is left out, as nobody looks for it there
-SHORT = 16  # characters; no form below fits so few letters
+SHORT = 16  # characters; no form below fits so few letters, and none digits alone
 
 # Of a field whose value is a secret, whatever it looks like. Not "tokens": those are counted.
 _NAMES = re.compile(
@@ -38,8 +38,10 @@ def redacted(value: Any, depth: int = 0) -> Any:
     """The same JSON value without secrets; the very same object where there are none."""
     kind = type(value)
     if kind is str:
-        # Words such as a state or an agent's name, which most rows consist of.
-        return value if len(value) < SHORT and value.isalpha() else _FORMS.sub(_kept, value)
+        # Words such as a state or an agent's name, and ids of entries, which most rows consist of.
+        if (len(value) < SHORT and value.isalpha()) or value.replace("-", "").isdigit():
+            return value
+        return _FORMS.sub(_kept, value)
     if kind is dict:
         return _object(value, depth)
     if kind is list:

@@ -66,7 +66,8 @@ async def run_together(
     parts = [(insert, rows) for insert, rows in parts if rows]
     if not parts:
         return None
-    given = [each for insert, rows in parts for each in texts(rows, insert.columns)]
+    written: _Written = {}
+    given = [each for insert, rows in parts for each in texts(rows, insert.columns, written)]
     statement = _together(tuple(insert for insert, _ in parts), asked)
     return (await connection.execute(statement, {**parameters(given), **(about or {})})).one()
 
@@ -99,9 +100,19 @@ def picked(columns: Mapping[str, str]) -> str:
     return ", ".join(f'"{name}"::{kind}' for name, kind in columns.items())
 
 
-def texts(rows: Sequence[Any], columns: Mapping[str, str]) -> list[str]:
-    """Each column of these rows, read by attribute, as one text."""
-    return [joined(list(map(attrgetter(name), rows)), kind) for name, kind in columns.items()]
+def texts(
+    rows: Sequence[Any], columns: Mapping[str, str], written: "_Written | None" = None
+) -> list[str]:
+    """Each column of these rows, read by attribute, as one text. `written`: joined's."""
+    if not rows:
+        return [""] * len(columns)
+    written = {} if written is None else written
+    # All of a row at once: `tasks` has 26 columns, and most of them hold nothing.
+    by_column = zip(*map(attrgetter(*columns), rows), strict=True)
+    return [
+        joined(values, kind, written)
+        for values, kind in zip(by_column, columns.values(), strict=True)
+    ]
 
 
 def parameters(given: Sequence[str]) -> dict[str, str]:
@@ -109,23 +120,40 @@ def parameters(given: Sequence[str]) -> dict[str, str]:
     return {f"p{i}": each for i, each in enumerate(given)}
 
 
-def joined(values: Sequence[Any], kind: str) -> str:
-    """A column as one text. Control characters that the format needs become U+FFFD."""
+def joined(values: Sequence[Any], kind: str, written: "_Written | None" = None) -> str:
+    """A column as one text. Control characters that the format needs become U+FFFD.
+
+    `written`: what other columns of the statement have written already.
+    """
     nulls = values.count(None)
     if nulls == len(values):
         return ""  # an empty array, which unnest fills up with nulls
-    as_text = _AS_TEXT.get(kind, str)
-    if kind in _ONE_SPELLING and values.count(values[0]) == len(values):  # most columns are so
-        texts = [as_text(values[0])] * len(values)
-    else:
-        texts = [NULL if value is None else as_text(value) for value in values]
+    texts = _texts(values, kind, nulls, {} if written is None else written)
     found = SEPARATOR.join(texts)
     if found.count(SEPARATOR) != len(texts) - 1 or "\0" in found or found.count(NULL) != nulls:
         found = SEPARATOR.join(
-            NULL if value is None else _RESERVED.sub(REPLACEMENT, as_text(value))
-            for value in values
+            NULL if value is None else _RESERVED.sub(REPLACEMENT, text)
+            for value, text in zip(values, texts, strict=True)
         )
     return found + SEPARATOR + NULL
+
+
+# By identity, with the value itself, so that no other one can have that identity meanwhile. To
+# hash a moment costs as much as to write it.
+_Written = dict[int, tuple[Any, str]]
+
+
+def _texts(values: Sequence[Any], kind: str, nulls: int, written: _Written) -> Sequence[str]:
+    as_text = _AS_TEXT.get(kind)
+    if as_text is not None:
+        # A moment stands in several columns and tables; the audit's rows share what they say.
+        for value in values:
+            if id(value) not in written:
+                written[id(value)] = (value, NULL if value is None else as_text(value))
+        return [written[id(value)][1] for value in values]
+    if kind in _TEXT_ALREADY and not nulls:
+        return values
+    return [NULL if value is None else str(value) for value in values]
 
 
 def json_text(value: Any) -> str:
@@ -134,10 +162,5 @@ def json_text(value: Any) -> str:
     return _NUL.sub(rf"\1{REPLACEMENT}", found) if "\\u0000" in found else found
 
 
-_ONE_SPELLING = frozenset({"text", "int", "uuid", "bigint", "timestamptz"})  # equal: same text
-_AS_TEXT: dict[str, Callable[[Any], str]] = {
-    "text": str,
-    "jsonb": json_text,
-    # One moment stands in several columns and tables of a batch.
-    "timestamptz": lru_cache(maxsize=8192)(datetime.isoformat),
-}
+_TEXT_ALREADY = frozenset({"text", "uuid"})
+_AS_TEXT: dict[str, Callable[[Any], str]] = {"jsonb": json_text, "timestamptz": datetime.isoformat}

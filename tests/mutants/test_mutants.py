@@ -48,6 +48,13 @@ MUTANTS = {
         "spans",
         f"{TRACING}::test_prompts_and_answers_are_told_only_where_somebody_wants_them",
     ),
+    "what is gone lends its text to another": Mutant(
+        "P2",
+        "orchestrator/db/bulk.py",
+        "written[id(value)] = (value, NULL",
+        "written[id(value)] = (None, NULL",
+        "tests/unit/test_columns.py::test_what_is_gone_lends_its_text_to_nobody",
+    ),
     "a task that is published again begins another trace": Mutant(
         "P1",
         "orchestrator/db/reconciling.py",
@@ -535,8 +542,8 @@ MUTANTS = {
     "secrets in the audit": Mutant(
         "P10",
         "orchestrator/db/recording.py",
-        "    clean = tuple(map(redacted, said))\n",
-        "    clean = said\n",
+        "(kept := redacted(each)) is not each",
+        "(kept := each) is not each",
         "tests/integration/test_api_lists.py::test_a_secret_does_not_reach_the_audit",
     ),
     "a reading is acknowledged before it is published": Mutant(
