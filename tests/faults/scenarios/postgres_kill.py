@@ -10,7 +10,7 @@ class PostgresKill(Scenario):
     breaks = "SIGKILL of Postgres, up to a second of nothing, then its crash recovery"
     guards = ("acknowledged although not written",)
     faults = 15
-    pause = (1.0, 3.0)
+    pause = (5.0, 20.0)
     durabilities = EITHER
 
     async def inject(self, scene: Scene) -> None:
