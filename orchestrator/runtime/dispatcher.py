@@ -286,6 +286,9 @@ class Dispatcher:
 
     def _landed(self, flight: Flight, done: "asyncio.Task[None]") -> None:
         """A fault of ours on the way must not keep the slot and the lease for ever."""
+        # It knows its run, the run its context, the context the flight: left so, the memory of each
+        # attempt would wait for the collector, which seldom comes.
+        flight.running = None
         if (error := _failed(done)) is None:
             return
         logger.error("task %s: our fault", flight.task.task_id, exc_info=error,

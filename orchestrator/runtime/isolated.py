@@ -116,6 +116,8 @@ class IsolatedRunner:
             return retry_or_fail(agent.retry, talk.ctx.attempt, fault)
         except (ValueError, TypeError, LookupError, PayloadTooLarge) as error:
             return self._crashed(talk, f"said what is no message of ours: {error}")
+        finally:
+            talk.ctx.clock.limit = None
 
     def _crashed(self, talk: "_Talk", how: str) -> Crashed:
         child, ctx = talk.child, talk.ctx

@@ -79,6 +79,8 @@ class Runner:
                 extra={"event": "attempt.raised", "task_id": ctx.task_id},
             )  # fmt: skip
             return retry_or_fail(agent.retry, ctx.attempt, fault)
+        finally:
+            ctx.clock.limit = None  # it knows this run, which knows the context
 
     def _serialised(self, agent: Agent[Any, Any], result: Any) -> bytes:
         try:

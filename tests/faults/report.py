@@ -89,6 +89,7 @@ def _begins_again(again: list[tuple[float, int]]) -> dict[str, dict[str, float]]
     kinds = {
         "in a worker": [seconds for seconds, attempt in again if attempt <= SUSPECT_AFTER],
         "alone": [seconds for seconds, attempt in again if attempt > SUSPECT_AFTER],
+        "in all": [seconds for seconds, _ in again],
     }
     return {
         kind: {

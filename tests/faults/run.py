@@ -72,11 +72,12 @@ async def run(
             group.create_task(load.run())
             group.create_task(_break(scenario, scene, watch, faults, telling))
         await scenario.settle(scene)
+        accepted = ledger.read()[1]
         healing = time.monotonic()
-        open_then = len(await still_open(found, ledger.read()[1]))
+        left = await still_open(found, accepted)
+        open_then = len(left)
         limit = HEAL + scenario.patience + open_then / DRAIN
-        await _heal(found, ledger, limit, telling)
-        healed = time.monotonic() - healing
+        healed = await _heal(found, left, limit, telling) - healing if left else 0.0
         telling.say("late ends may come")
         await asyncio.sleep(LATE)
         watching.cancel()
@@ -116,19 +117,18 @@ async def _break(
         )
 
 
-async def _heal(found: Ground, ledger: Ledger, limit: float, telling: Telling) -> None:
-    """Wait until every task that was accepted has ended."""
-    left: Collection[TaskId] = ledger.read()[1]
-    accepted = len(left)
+async def _heal(found: Ground, left: Collection[TaskId], limit: float, telling: Telling) -> float:
+    """Wait until every task has ended; when that was, by the monotonic clock."""
+    at_first = len(left)
     deadline = time.monotonic() + limit + GIVE_UP
-    while time.monotonic() < deadline:
-        began = time.monotonic()
+    while (began := time.monotonic()) < deadline:
         left = await still_open(found, left)
         if not left:
-            return
-        telling.say(f"no more faults; {len(left)} of {accepted} are open")
+            break
+        telling.say(f"no more faults; {len(left)} of {at_first} are still open")
         # Of many tasks the question itself is work, which must not hold up what is asked about.
         await asyncio.sleep(max(0.1, 2 * (time.monotonic() - began)))
+    return time.monotonic()
 
 
 NEW = f"{RESULTS} WHERE recorded_at > now() - make_interval(secs => :seconds)"

@@ -1,6 +1,7 @@
 """A task's whole way on real servers: published, run, ended, recorded."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -67,6 +68,41 @@ async def test_a_submitted_task_is_run_and_recorded(settings, database, streams,
         )
         assert [each["action"] for each in actions] == ["task.queued", "task.succeeded"]
         await wait_until(lambda: _empty(parts), what="tasks stream empty")
+
+
+class Alone(Shout):
+    isolation = "process"
+
+
+@pytest.mark.parametrize(("agent", "count"), [(Shout, 50), (Alone, 2)])
+async def test_an_attempt_leaves_nothing_to_the_collector(settings, streams, agent, count):
+    """Thousands a second, that wait for it, are megabytes; and looking for them is work."""
+    async with running(settings, agent, roles=(worker,)) as parts:
+
+        async def drained(tasks: int) -> None:
+            await parts.publisher.publish_many(
+                [agent.task(Text(text=f"{number}")) for number in range(tasks)]
+            )
+            nonlocal ended
+            ended += tasks
+            await wait_until(lambda: _ends(parts, ended), what="all have ended")
+
+        ended = 0
+        await drained(1)
+        gc.collect()
+        gc.disable()
+        try:
+            await drained(count)
+            await wait_until(
+                lambda: not any(isinstance(each, RunContext) for each in gc.get_objects()),
+                what="their contexts are free",
+            )
+        finally:
+            gc.enable()
+
+
+async def _ends(parts, expected):
+    return await parts.streams.commands.xlen(parts.streams.keys.results) == expected
 
 
 async def _empty(parts):

@@ -32,8 +32,23 @@ LETTERS = "tests/integration/test_dashboard_dead_letters.py"
 TRACEPARENT = "tests/integration/test_traceparent.py"
 TRACING = "tests/unit/test_tracing.py"
 ANALYST = "tests/integration/test_analyst.py"
+SPINE = "tests/integration/test_spine.py"
 
 MUTANTS = {
+    "a flight knows its run for ever": Mutant(
+        "P8",
+        "orchestrator/runtime/dispatcher.py",
+        "        flight.running = None\n",
+        "",
+        f"{SPINE}::test_an_attempt_leaves_nothing_to_the_collector",
+    ),
+    "the limit of an attempt knows it for ever": Mutant(
+        "P8",
+        "orchestrator/runtime/runner.py",
+        "ctx.clock.limit = None",
+        "pass",
+        f"{SPINE}::test_an_attempt_leaves_nothing_to_the_collector",
+    ),
     "an alert can know the marks around what it says": Mutant(
         "P10",
         "agents/analyst.py",
