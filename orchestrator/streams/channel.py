@@ -18,6 +18,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+SMALL = 32 * 1024  # bytes that an idle line takes at once: half of what it buffers before it waits
+SECOND_LOOK = 0.1  # seconds for what arrived while this process stood still to be read
+
 Part = str | bytes | int
 
 
@@ -33,6 +36,7 @@ class _Call:
 
     expected: int
     answered: "asyncio.Future[None]"
+    since: float  # by the loop's clock
     replies: list[Any] = field(default_factory=list)
 
 
@@ -47,7 +51,10 @@ class Channel:
         self._outgoing: list[bytes] = []
         self._news = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
+        self._connection: AbstractConnection | None = None
         self._line: tuple[asyncio.Task[None], ...] = ()  # who reads and who writes, while it stands
+        self._watch: asyncio.TimerHandle | None = None  # while anybody waits
+        self._overdue: _Call | None = None
 
     async def call(self, *parts: Part) -> Any:
         """One command and its answer. Raises the library's errors."""
@@ -62,17 +69,17 @@ class Channel:
         while not self._line:
             self._opening = self._opening or asyncio.create_task(self._open())
             await asyncio.shield(self._opening)
-        call = _Call(len(commands), asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        call = _Call(len(commands), loop.create_future(), loop.time())
+        idle = not self._waiting and not self._outgoing
         self._waiting.append(call)
-        self._outgoing.extend(commands)
-        self._news.set()
-        try:
-            async with asyncio.timeout(self._timeout):
-                await call.answered
-        except TimeoutError:
-            error = RedisTimeoutError(f"no answer within {self._timeout:g} s")
-            self._lose(error)
-            raise error from None
+        if self._watch is None:
+            self._watch = loop.call_later(self._timeout, self._look)
+        # A lone caller need not wait for a task to be woken. Many at a time share one write.
+        if not (idle and await self._sent_at_once(commands)):
+            self._outgoing.extend(commands)
+            self._news.set()
+        await call.answered
         for reply in call.replies:
             if isinstance(reply, Exception):
                 raise reply
@@ -84,6 +91,8 @@ class Channel:
             self._opening.cancel()
         line = self._line
         self._lose(RedisConnectionError("the connection was closed"))
+        if self._watch is not None:
+            self._watch.cancel()
         await asyncio.gather(*line, return_exceptions=True)
 
     async def _open(self) -> None:
@@ -95,12 +104,43 @@ class Channel:
             raise RedisTimeoutError(f"not connected within {self._timeout:g} s") from None
         finally:
             self._opening = None
+        self._connection = connection
         self._line = (
             asyncio.create_task(self._read(connection), name="aurora redis reading"),
             asyncio.create_task(self._write(connection), name="aurora redis writing"),
         )
         for each in self._line:
             each.add_done_callback(self._ended)
+
+    async def _sent_at_once(self, commands: Sequence[bytes]) -> bool:
+        """False for what may have to wait: a caller that is cancelled must not cut it short."""
+        connection = self._connection
+        if connection is None or not connection.is_connected or sum(map(len, commands)) > SMALL:
+            return False
+        try:
+            await connection.send_packed_command(commands, check_health=False)
+        except (RedisError, OSError) as error:
+            self._lose(error)  # and the caller hears it as everybody does
+        return True
+
+    def _look(self) -> None:
+        """Give the connection up when the answer that is next does not come.
+
+        One timer for all who wait, since answers come in order. A late one is looked for twice:
+        where this process stood still it has arrived, and was not read yet.
+        """
+        self._watch = None
+        if not self._waiting:
+            return
+        loop, oldest = asyncio.get_running_loop(), self._waiting[0]
+        due = oldest.since + self._timeout
+        if loop.time() < due:
+            self._watch = loop.call_at(due, self._look)
+        elif oldest is not self._overdue:
+            self._overdue = oldest
+            self._watch = loop.call_later(SECOND_LOOK, self._look)
+        else:
+            self._lose(RedisTimeoutError(f"no answer within {self._timeout:g} s"))
 
     async def _write(self, connection: AbstractConnection) -> None:
         while True:
@@ -141,6 +181,7 @@ class Channel:
     def _lose(self, error: BaseException | None) -> None:
         """Forget the connection; nobody waits for what will not come."""
         line, self._line = self._line, ()
+        self._connection = self._overdue = None
         waiting, self._waiting = self._waiting, deque()
         self._outgoing = []
         for task in line:

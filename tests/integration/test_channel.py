@@ -1,6 +1,7 @@
 """The shared connection: answers in order, whoever gives up, fails or loses it meanwhile."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -71,6 +72,24 @@ async def test_a_server_that_says_nothing_is_given_up(channel):
     with pytest.raises(RedisTimeoutError, match=r"0\.5 s"):
         await channel.call("BLPOP", "nothing", 5)
     assert await channel.call("ECHO", "again") == b"again"
+
+
+async def test_a_process_that_stood_still_reads_what_arrived_meanwhile(channel):
+    waiting = asyncio.create_task(channel.call("BLPOP", "nothing", "0.1"))
+    await asyncio.sleep(0.02)
+    time.sleep(1.0)  # noqa: ASYNC251 - the loop stands still, past the timeout
+    assert await waiting is None
+    assert await channel.call("ECHO", "after") == b"after"
+
+
+async def test_who_gives_up_while_he_sends_does_not_cut_his_command_short(channel):
+    own = await channel.call("CLIENT", "ID")
+    sending = asyncio.create_task(channel.call("ECHO", "x" * 10_000_000))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    sending.cancel()
+    assert await channel.call("ECHO", "after") == b"after"
+    assert await channel.call("CLIENT", "ID") == own
 
 
 async def test_a_primary_that_became_a_replica_is_left(tmp_path):

@@ -32,6 +32,7 @@ LETTERS = "tests/integration/test_dashboard_dead_letters.py"
 TRACEPARENT = "tests/integration/test_traceparent.py"
 TRACING = "tests/unit/test_tracing.py"
 ANALYST = "tests/integration/test_analyst.py"
+CHANNEL = "tests/integration/test_channel.py"
 SPINE = "tests/integration/test_spine.py"
 
 MUTANTS = {
@@ -502,7 +503,21 @@ MUTANTS = {
         "orchestrator/streams/channel.py",
         "if not call.answered.done():\n                    call",
         "if True:\n                    call",
-        "tests/integration/test_channel.py::test_who_gives_up_does_not_shift_the_answers",
+        f"{CHANNEL}::test_who_gives_up_does_not_shift_the_answers",
+    ),
+    "who gives up cuts his command short": Mutant(
+        "P1",
+        "orchestrator/streams/channel.py",
+        "SMALL = 32 * 1024",
+        "SMALL = 1 << 40",
+        f"{CHANNEL}::test_who_gives_up_while_he_sends_does_not_cut_his_command_short",
+    ),
+    "a process that stood still gives its connection up": Mutant(
+        "P4",
+        "orchestrator/streams/channel.py",
+        "elif oldest is not self._overdue:",
+        "elif False:",
+        f"{CHANNEL}::test_a_process_that_stood_still_reads_what_arrived_meanwhile",
     ),
     "a clock that went back is not noticed": Mutant(
         "P5",
@@ -531,7 +546,7 @@ MUTANTS = {
         "orchestrator/streams/channel.py",
         "if isinstance(reply, ReadOnlyError):",
         "if False:",
-        "tests/integration/test_channel.py::test_a_primary_that_became_a_replica_is_left",
+        f"{CHANNEL}::test_a_primary_that_became_a_replica_is_left",
     ),
     "a live client's queue without end": Mutant(
         "P8",
