@@ -80,6 +80,7 @@ async def run(
         healed = await _heal(found, left, limit, telling) - healing if left else 0.0
         telling.say("late ends may come")
         await asyncio.sleep(LATE)
+        watch.stop()
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
@@ -142,12 +143,17 @@ class Watch:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
+        self._stopped = False
         self.first_seen: dict[TaskId, int] = {}  # a digest of each
 
+    def stop(self) -> None:
+        """Let `run` end. A cancellation may get lost: `asyncio.wait_for` of 3.11 swallows it."""
+        self._stopped = True
+
     async def run(self) -> None:
-        """Look at what is new until cancelled."""
+        """Look at what is new until stopped."""
         last = time.monotonic()
-        while True:
+        while not self._stopped:
             now = time.monotonic()
             for row in await self._ground.rows(NEW, seconds=now - last + OVERLAP):
                 self.first_seen.setdefault(row.id, result(row).digest)

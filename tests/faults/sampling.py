@@ -106,12 +106,13 @@ class Sampler:
         self._ground = ground
         self._every = every
         self._slots = slots
+        self._stopped = asyncio.Event()
         self.samples: list[tuple[float, Sample]] = []
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Look until stopped."""
         began = time.monotonic()
-        while True:
+        while not self._stopped.is_set():
             sample: Sample = {}
             for slot in self._slots:
                 sample |= dict(_of_process(slot))
@@ -122,6 +123,10 @@ class Sampler:
                 sample |= await self._of_postgres()
             self.samples.append((time.monotonic() - began, sample))
             await asyncio.sleep(self._every)
+
+    def stop(self) -> None:
+        """Let `run` end. A cancellation may get lost: `asyncio.wait_for` of 3.11 swallows it."""
+        self._stopped.set()
 
     def wrong(self, *, limits: Mapping[str, Limit] = LIMITS) -> dict[str, list[str]]:
         """For the verdict."""

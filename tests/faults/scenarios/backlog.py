@@ -54,6 +54,7 @@ class Backlog(Scenario):
         try:
             yield noticed
         finally:
+            sampler.stop()
             sampling.cancel()
             await asyncio.gather(sampling, return_exceptions=True)
         noticed.wrong = sampler.wrong(limits=ROOM)

@@ -67,6 +67,7 @@ class SlowPostgres(Scenario):
         try:
             yield noticed
         finally:
+            sampler.stop()
             for each in beside:
                 each.cancel()
             await asyncio.gather(*beside, return_exceptions=True)

@@ -67,6 +67,7 @@ class Soak(Scenario):
         try:
             yield noticed
         finally:
+            sampler.stop()
             for each in beside:
                 each.cancel()
             ended = await asyncio.gather(*beside, return_exceptions=True)
