@@ -3,7 +3,7 @@
 An entry is to be set aside, or to be taken, or may be either (`DOUBT`); it is never to vanish.
 """
 
-import json
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -31,17 +31,31 @@ class Fate(StrEnum):
     DOUBT = "either"
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is to become of an entry. Not the entry itself: 200,000 of them are 20 GB."""
+
+    how: str
+    kind: str  # of its stream: "task", "event", "act" or "alert"
+    fate: Fate
+    message_id: str
+    speaks_of: str | None = None  # the task that an event names
+    n: int | None = None  # what a task to be taken asks for
+
+
 @dataclass
 class Written:
-    """Every hostile entry by stream and entry id."""
+    """Every hostile entry by stream and entry id. `kinds`: a stream's key -> what is on it."""
 
-    entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
+    kinds: Mapping[str, str]
+    entries: dict[tuple[str, str], Expected] = field(default_factory=dict)
     ids: Counter[str] = field(default_factory=Counter)
 
     def add(self, stream: str, entry_id: str, entry: Entry) -> None:
         """One that Redis has taken."""
-        self.entries[stream, entry_id] = entry
-        self.ids[message_id(stream, entry_id, entry)] += 1
+        found = expected(self.kinds[stream], stream, entry_id, entry)
+        self.entries[stream, entry_id] = found
+        self.ids[found.message_id] += 1
 
 
 @dataclass(frozen=True)
@@ -91,10 +105,23 @@ def message_id(stream: str, entry_id: str, entry: Entry) -> str:
         return derived_id(stream, entry_id)
 
 
-def fate_of(kind: str, entry: Entry) -> Fate:
-    """`kind`: of the stream: "task", "event", "act" or "alert"."""
+def expected(kind: str, stream: str, entry_id: str, entry: Entry) -> Expected:
+    """Judged by the entry alone."""
+    data = read_object(dict(entry.fields).get(b"data", b""))
+    fate = fate_of(kind, entry, data)
+    speaks_of, n = None, None
+    if kind == "event":
+        with contextlib.suppress(ValueError):
+            speaks_of = str(UUID(str((data or {}).get("task_id"))))
+    if kind == "task" and fate is Fate.TAKEN:
+        assert data is not None
+        n = data["input"]["n"]
+    return Expected(entry.how, kind, fate, message_id(stream, entry_id, entry), speaks_of, n)
+
+
+def fate_of(kind: str, entry: Entry, data: dict[str, Any] | None) -> Fate:
+    """`data`: what the entry says, where it can be read."""
     fields = dict(entry.fields)
-    data = read_object(fields.get(b"data", b""))
     size = sum(map(len, fields.values()))
     if data is None or (size > LIMIT and kind != "event"):
         return Fate.SET_ASIDE
@@ -141,47 +168,40 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
     return depth < 20 and all(_is_plain(each, depth + 1) for each in inner)
 
 
-def judge(kinds: Mapping[str, str], written: Written, found: Record) -> dict[str, list[str]]:
-    """What is wrong. `kinds`: a stream's key -> the kind of its entries."""
+def judge(written: Written, found: Record) -> dict[str, list[str]]:
+    """What is wrong."""
     wrong: dict[str, list[str]] = {"vanished": [], "set aside in error": [], "taken in error": []}
     for (stream, entry_id), entry in written.entries.items():
-        kind, fate = kinds[stream], fate_of(kinds[stream], entry)
         letter = found.letters.get((stream, entry_id))
-        known = message_id(stream, entry_id, entry)
         said = f"{stream} {entry_id} {entry.how}"
-        if letter is None and fate is Fate.SET_ASIDE:
+        if letter is None and entry.fate is Fate.SET_ASIDE:
             wrong["taken in error"].append(said)
-        if letter is not None and fate is Fate.TAKEN and written.ids[known] == 1:
+        alone = written.ids[entry.message_id] == 1
+        if letter is not None and entry.fate is Fate.TAKEN and alone:
             wrong["set aside in error"].append(f"{said}: {letter.reason} {letter.detail[:100]}")
-        if letter is None and not _is_there((stream, entry_id), kind, entry, found):
+        if letter is None and not _is_there(entry_id, entry, found):
             wrong["vanished"].append(said)
     wrong["letters amiss"] = list(_amiss(written, found))
     wrong["strangers without an end"] = [
         f"{row.id} {row.state}" for row in found.tasks.values()
         if row.state not in TERMINAL and not row.later
     ]  # fmt: skip
-    wrong["another's answer"] = list(_answers(kinds, written, found))
+    wrong["another's answer"] = list(_answers(written, found))
     return wrong
 
 
-def _is_there(key: tuple[str, str], kind: str, entry: Entry, found: Record) -> bool:
+def _is_there(entry_id: str, entry: Expected, found: Record) -> bool:
     """The entry left its own trace, or is a duplicate of one that did."""
-    _, entry_id = key
-    known = message_id(*key, entry)
-    match kind:
+    match entry.kind:
         case "task":
             return entry_id in found.seen
         case "event":
-            data = read_object(dict(entry.fields).get(b"data", b"")) or {}
-            try:
-                # An event of a task that has ended says nothing new; one of a stranger is its row.
-                return str(UUID(str(data.get("task_id")))) in found.tasks
-            except ValueError:
-                return False
+            # An event of a task that has ended says nothing new; one of a stranger is its row.
+            return entry.speaks_of in found.tasks
         case "act":
-            return known in found.audit
+            return entry.message_id in found.audit
         case _:
-            return known in found.alerts or entry_id in found.seen
+            return entry.message_id in found.alerts or entry_id in found.seen
 
 
 def _amiss(written: Written, found: Record) -> Iterator[str]:
@@ -196,15 +216,13 @@ def _amiss(written: Written, found: Record) -> Iterator[str]:
             yield f"{key} keeps {letter.size} characters"
 
 
-def _answers(kinds: Mapping[str, str], written: Written, found: Record) -> Iterator[str]:
+def _answers(written: Written, found: Record) -> Iterator[str]:
     """Taken, and its task ended otherwise than its agent ends it."""
     for (stream, entry_id), entry in written.entries.items():
-        if kinds[stream] != "task" or fate_of("task", entry) is not Fate.TAKEN:
+        if entry.n is None:
             continue
-        known = message_id(stream, entry_id, entry)
-        n = json.loads(dict(entry.fields)[b"data"])["input"]["n"]
-        row = found.tasks.get(known)
-        if written.ids[known] == 1 and (
-            row is None or row.output != {"n": n, "proof": proof(n)}
+        row = found.tasks.get(entry.message_id)
+        if written.ids[entry.message_id] == 1 and (
+            row is None or row.output != {"n": entry.n, "proof": proof(entry.n)}
         ):  # fmt: skip
             yield f"{stream} {entry_id} {entry.how}: {row and row.state}"

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from orchestrator.task import TaskId
 from tests.faults.agents import Target
-from tests.faults.fates import Fate, Written, fate_of, judge, read_record
+from tests.faults.fates import Fate, Written, judge, read_record
 from tests.faults.ground import Ground
 from tests.faults.hostile import Entry, mutated, new_id, valid
 from tests.faults.scenario import Scenario, Scene
@@ -42,13 +42,13 @@ class Malformed(Scenario):
         # Patient: of a write that is given up nobody knows what has become, and it is not judged.
         urls = await scene.ground.servers.urls("client")
         self.writer = Redis.from_url(urls.redis, socket_timeout=None)
-        self.written = Written()
         self.changes = await asyncio.to_thread(some_changes, scene.rng.getrandbits(32), 2_000)
         keys = scene.ground.parts.streams.keys
         self.kinds = dict.fromkeys(keys.lanes("default"), "task") | {
             keys.results: "event", keys.audit: "act",
             f"{keys.prefix}:alerts": "alert", f"{keys.prefix}:cps:alerts": "alert",
         }  # fmt: skip
+        self.written = Written(self.kinds)
         low = keys.lanes("default")[2]
         await self._write([(low, f"{FAR}-1", Entry("far", valid(_task(scene.rng), scene.rng)))])
 
@@ -104,7 +104,7 @@ class Malformed(Scenario):
         await self.writer.aclose()
         left = await settled(scene.ground)
         self.record = await read_record(scene.ground)
-        found = judge(self.kinds, self.written, self.record)
+        found = judge(self.written, self.record)
         found["left on the streams"] = left
         found["processes that died"] = [
             f"{slot.role} {slot.deaths}" for slot in scene.ground.slots if slot.deaths
@@ -119,7 +119,7 @@ class Malformed(Scenario):
     async def told(self, scene: Scene) -> dict[str, float]:
         """How many there were of what."""
         del scene
-        fates = [fate_of(self.kinds[key[0]], each) for key, each in self.written.entries.items()]
+        fates = [each.fate for each in self.written.entries.values()]
         return {
             "entries": len(self.written.entries),
             "must be set aside": fates.count(Fate.SET_ASIDE),
