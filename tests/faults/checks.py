@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
+from typing import NamedTuple
 
 from orchestrator.task import TERMINAL, TaskId, TaskState
 from tests.faults.agents import proof
@@ -74,6 +75,14 @@ class Evidence:
     strangers: frozenset[TaskId]  # nobody submitted them; the scenario answers for them
 
 
+class Again(NamedTuple):
+    """A task that began again after a kill of whoever ran it."""
+
+    seconds: float
+    attempt: int
+    between: int  # deliveries that did not begin, as their worker was killed, too
+
+
 @dataclass
 class Findings:
     """What is wrong, by kind, with the tasks it is wrong with; and what is only told."""
@@ -84,8 +93,7 @@ class Findings:
     recovered: int = 0
     superseded: int = 0
     worker_deaths: int = 0
-    # Seconds from a kill to the next start, and which attempt that was.
-    again: list[tuple[float, int]] = field(default_factory=list)
+    again: list[Again] = field(default_factory=list)
     points: Counter[str] = field(default_factory=Counter)  # deaths at named points
 
     @property
@@ -221,18 +229,17 @@ def _too_many_deaths(run: Run) -> Iterable[str]:
         yield f"{run.worker_deaths} for {poisons} poisons"
 
 
-def began_again(
-    starts: Sequence[Start], kills: Sequence[tuple[int, float]]
-) -> list[tuple[float, int]]:
-    """Seconds from each kill to the next start of each task that the killed had in hand."""
+def began_again(starts: Sequence[Start], kills: Sequence[tuple[int, float]]) -> list[Again]:
+    """From each kill to the next start of each task that the killed had in hand, by seconds."""
     by_task: dict[TaskId, list[Start]] = defaultdict(list)
     for start in starts:
         by_task[start.task_id].append(start)
     killed = dict(kills)
-    delays = []
+    found = []
     for runs in by_task.values():
         runs.sort(key=lambda each: each.at)
         for before, after in pairwise(runs):
             if (at := killed.get(before.pid)) and before.at < at < after.at:
-                delays.append((after.at - at, after.attempt))
-    return sorted(delays)
+                between = max(0, after.attempt - before.attempt - 1)
+                found.append(Again(after.at - at, after.attempt, between))
+    return sorted(found)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.faults.checks import Evidence, Result, Run, judge
+from tests.faults.checks import Again, Evidence, Result, Run, began_again, judge
 from tests.faults.ledger import Start
 
 
@@ -34,3 +34,12 @@ def test_an_end_of_a_fenced_off_attempt_is_wrong_unless_redis_forgot_the_fence(
     )  # fmt: skip
 
     assert (found.wrong["fenced off and accepted"] == ["a"]) is stale
+
+
+def test_a_start_after_two_kills_is_told_apart():
+    """The first kill is not what it waits for where the next one who took it was killed, too."""
+    starts = [
+        Start("a", 1, pid=1, at=10.0), Start("a", 2, pid=2, at=12.5),
+        Start("b", 1, pid=1, at=10.0), Start("b", 3, pid=3, at=15.5),
+    ]  # fmt: skip
+    assert began_again(starts, [(1, 10.5)]) == [Again(2.0, 2, 0), Again(5.0, 3, 1)]

@@ -73,7 +73,7 @@ class ClockJumps(Scenario):
         ground = scene.ground
         again = began_again(read_starts(ground.notes), ground.kills)
         # What worker-0 noted while its own clock was off says nothing.
-        late = [f"{late:.1f} s" for late, _ in again if LATEST < late < MADE_UP]
+        late = [f"{late:.1f} s" for late, *_ in again if LATEST < late < MADE_UP]
         return {"waited for the clock": late}
 
 
