@@ -106,13 +106,13 @@ class Sampler:
         self._ground = ground
         self._every = every
         self._slots = slots
-        self._stopped = asyncio.Event()
+        self._stopped = False
         self.samples: list[tuple[float, Sample]] = []
 
     async def run(self) -> None:
         """Look until stopped."""
         began = time.monotonic()
-        while not self._stopped.is_set():
+        while not self._stopped:
             sample: Sample = {}
             for slot in self._slots:
                 sample |= dict(_of_process(slot))
@@ -126,7 +126,7 @@ class Sampler:
 
     def stop(self) -> None:
         """Let `run` end. A cancellation may get lost: `asyncio.wait_for` of 3.11 swallows it."""
-        self._stopped.set()
+        self._stopped = True
 
     def wrong(self, *, limits: Mapping[str, Limit] = LIMITS) -> dict[str, list[str]]:
         """For the verdict."""
