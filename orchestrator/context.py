@@ -28,15 +28,31 @@ AnswerT = TypeVar("AnswerT")
 class RunClock:
     """The time that an attempt has; waiting for somebody else's limit is not counted."""
 
-    __slots__ = ("_told", "limit")
+    __slots__ = ("_end", "_told", "limit")
 
     def __init__(self, told: Callable[[float], None] | None = None) -> None:
         """`told` hears of each extension in seconds, for whoever watches this run, too."""
         self.limit: asyncio.Timeout | None = None
+        self._end = 0.0  # by the loop's clock
         self._told = told
+
+    def start(self, seconds: float) -> None:
+        """Count so many seconds from now."""
+        self._end = asyncio.get_running_loop().time() + seconds
+
+    def running(self) -> asyncio.Timeout:
+        """Cancels its block at the end. Not set at the start: what never waits needs no timer."""
+        self.limit = asyncio.timeout_at(self._end)
+        return self.limit
+
+    @property
+    def has_run_out(self) -> bool:
+        """True once the block was cancelled."""
+        return self.limit is not None and self.limit.expired()
 
     def extend(self, seconds: float) -> None:
         """So much more time, from now on."""
+        self._end += seconds
         if self.limit is not None and (end := self.limit.when()) is not None:
             self.limit.reschedule(end + seconds)
         if self._told is not None:

@@ -8,6 +8,7 @@ the agent's code in it comes back to us. What forks in order to run something el
 
 import os
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Generic, TypeVar
 
 from orchestrator.runtime.witness import Step
@@ -27,9 +28,22 @@ def _count() -> None:
 os.register_at_fork(after_in_child=_count)
 
 
-async def run_in_loop(work: Coroutine[Any, Any, ResultT], step: Step) -> ResultT:
-    """The result; a copy that a step of `work` forks ends with that step."""
-    return await _Watched(work, step)
+async def run_in_loop(
+    work: Coroutine[Any, Any, ResultT],
+    step: Step,
+    *,
+    limit: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
+) -> ResultT:
+    """The result; a copy that a step of `work` forks ends with that step.
+
+    `limit` is entered when `work` first waits for something: on a step nothing can act before its
+    end, and most short runs are one step.
+    """
+    watched = _Watched(work, step)
+    if watched.is_done_after():
+        return watched.result
+    async with limit():
+        return await watched
 
 
 def run_in_thread(work: Callable[[], ResultT]) -> ResultT:
@@ -42,32 +56,43 @@ def run_in_thread(work: Callable[[], ResultT]) -> ResultT:
 
 
 class _Watched(Generic[ResultT]):
-    """Passes on what a coroutine waits for; at each step it says whose it is, and sees where."""
+    """Takes a coroutine's steps; at each it says whose it is, and sees where it is.
+
+    The first one is taken by a call, the others where this is awaited.
+    """
+
+    result: ResultT
 
     def __init__(self, work: Coroutine[Any, Any, ResultT], step: Step) -> None:
         self._work = work
         self._step = step
+        self._mine = _forks
+        self._waits_for: Any = None
+
+    def is_done_after(self, given: Any = None, error: BaseException | None = None) -> bool:
+        """Take a step with what it has waited for; True where it was the last."""
+        self._step.begins()
+        try:
+            self._waits_for = self._work.send(given) if error is None else self._work.throw(error)
+        except StopIteration as done:
+            self.result = done.value
+            return True
+        finally:
+            _end_a_copy(self._mine)
+            self._step.ended()
+        return False
 
     def __await__(self) -> Generator[Any, Any, ResultT]:
-        mine = _forks
         given: Any = None
         error: BaseException | None = None
         while True:
-            self._step.begins()
             try:
-                waits_for = self._work.send(given) if error is None else self._work.throw(error)
-            except StopIteration as done:
-                found: ResultT = done.value
-                return found
-            finally:
-                _end_a_copy(mine)
-                self._step.ended()
-            given = error = None
-            try:
-                given = yield waits_for
+                given, error = (yield self._waits_for), None
             except BaseException as raised:  # noqa: BLE001 - it is the coroutine's
-                error = raised
-            _end_a_copy(mine)  # which another agent's step has forked
+                given, error = None, raised
+            _end_a_copy(self._mine)  # which another agent's step has forked
+            if self.is_done_after(given, error):
+                return self.result
 
 
 def _end_a_copy(mine: int) -> None:

@@ -45,12 +45,9 @@ class Runner:
     async def run(self, agent: Agent[Any, Any], ctx: RunContext) -> Outcome:
         """One attempt under its timeout. Only a cancellation of the caller's passes through."""
         set_running(ctx)
-        limit = asyncio.timeout(agent.timeout.total_seconds())
-        ctx.clock.limit = limit
+        ctx.clock.start(agent.timeout.total_seconds())
         try:
-            task_input = agent.load_input(ctx.task.input)
-            async with limit:
-                result = await self._call(agent, task_input, ctx)
+            result = await self._call(agent, agent.load_input(ctx.task.input), ctx)
             return Completed(self._serialised(agent, result))
         except InvalidInput as error:
             return SetAside(DeadReason.INVALID_INPUT, str(error))
@@ -72,7 +69,7 @@ class Runner:
             if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
                 raise
             fault = _fault(error)
-            if limit.expired():
+            if ctx.clock.has_run_out:
                 fault = timeout_fault(agent, fault.traceback)
             logger.info(
                 "task %s attempt %d: %s: %s", ctx.task_id, ctx.attempt, fault.type, fault.message,
@@ -95,13 +92,18 @@ class Runner:
 
     async def _call(self, agent: Agent[Any, Any], task_input: Any, ctx: RunContext) -> Any:
         if _is_coroutine(type(agent).run):
-            return await run_in_loop(agent.run(task_input, ctx), self._witness.step_of(ctx.task_id))
+            return await run_in_loop(
+                agent.run(task_input, ctx),
+                self._witness.step_of(ctx.task_id),
+                limit=ctx.clock.running,
+            )
         # The thread sees the same context, so that current_run() and delay() work in it. A thread
         # cannot be stopped: after a timeout it runs on, and what it returns is dropped.
         context = copy_context()
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, run_in_thread, lambda: context.run(agent.run, task_input, ctx)
-        )
+        async with ctx.clock.running():
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, run_in_thread, lambda: context.run(agent.run, task_input, ctx)
+            )
 
 
 @lru_cache(maxsize=1024)

@@ -8,13 +8,13 @@ an agent starts beside its own coroutine, are not seen.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from orchestrator.streams.neighbours import NAME, Memory
 from orchestrator.task import TaskId
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What is put down before a step of one task's code, and where."""
 
     memory: Memory
