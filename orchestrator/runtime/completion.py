@@ -70,11 +70,18 @@ class Completion:
         self._streams = streams
         self._group = group
         self._consumer = consumer
+        self._worker = to_json(consumer).decode()
         self._ttl = int(marker_ttl.total_seconds() * 1000)
         self._on_finished = on_finished
         self._waiting: deque[Ending] = deque()
         self._news = asyncio.Event()
+        self._telling = False
         self._stopping = False
+
+    @property
+    def busy(self) -> bool:
+        """True while endings wait, or are on their way."""
+        return self._telling or bool(self._waiting)
 
     def add(self, ending: Ending) -> None:
         """Take an ending; it is on its way before this loop's next turn."""
@@ -94,7 +101,10 @@ class Completion:
                 await self._news.wait()
                 continue
             group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
-            for ending, answer in zip(group, await self._tell(group), strict=True):
+            self._telling = True
+            answers = await self._tell(group)
+            self._telling = False
+            for ending, answer in zip(group, answers, strict=True):
                 self._on_finished(ending, answer)
 
     async def _tell(self, group: Sequence[Ending]) -> list[str]:
@@ -163,8 +173,10 @@ class Completion:
         ]  # fmt: skip
 
     def _event(self, ending: Ending, *, run_at: datetime | None = None) -> bytes:
+        """A TaskEvent, without the cost of making one: every field here is one of ours."""
         outcome = ending.outcome
-        # A TaskEvent, without the cost of making one: every field here is one of ours.
+        if isinstance(outcome, Completed):
+            return self._succeeded(ending, outcome)
         said = {
             "task_id": ending.task_id,
             "agent": ending.task.agent if ending.task else "",
@@ -180,11 +192,25 @@ class Completion:
             "run_at": run_at,
             "dead_letter": _dead_letter(ending),
         }
-        found = to_json({name: value for name, value in said.items() if value is not None})
-        if isinstance(outcome, Completed):
-            # The output is JSON already; parsing it to write it again would double the cost.
-            found = found[:-1] + b',"output":' + outcome.output + b"}"
-        return found
+        return to_json({name: value for name, value in said.items() if value is not None})
+
+    def _succeeded(self, ending: Ending, outcome: Completed) -> bytes:
+        """The end of nearly every task, so it is put together as text: half of the time.
+
+        A task's id and agent are of letters that JSON takes as they are, as Task has it.
+        """
+        agent = ending.task.agent if ending.task else ""
+        finished_at = iso(ending.finished_at)
+        also = f'"crashes":{ending.crashes},' if ending.crashes else ""
+        if ending.started_at is not None:
+            also += f'"started_at":"{iso(ending.started_at)}",'
+        head = (
+            f'{{"task_id":"{ending.task_id}","agent":"{agent}","event":"succeeded",'
+            f'"at":"{finished_at}","attempt":{ending.attempt},{also}"worker":{self._worker},'
+            f'"finished_at":"{finished_at}","output":'
+        )
+        # The output is JSON already; parsing it to write it again would double the cost.
+        return b"%b%b}" % (head.encode(), outcome.output)
 
 
 _KINDS: dict[type, EventKind] = {

@@ -188,12 +188,14 @@ class Dispatcher:
                 return
 
     async def _take(self) -> None:
-        free = self.limits.concurrency - len(self._flights)
-        if free <= 0 or self._paused:
-            self._free.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._free.wait(), 1.0)
+        if self.limits.concurrency <= len(self._flights) or self._paused:
+            await self._until_free()
             return
+        free = self.limits.concurrency - len(self._flights)
+        if 2 * free < self.limits.concurrency and self._completion.busy:
+            # Ends are on their way: the slots they free are read for together, not in two reads.
+            await self._until_free()
+            free = self.limits.concurrency - len(self._flights)
         queues = [self.streams.keys.lanes(queue) for queue in self.queues]
         self._turn += 1
         deliveries = await self.consumer.take(
@@ -208,6 +210,13 @@ class Dispatcher:
             except (Unavailable, Overloaded) as error:
                 logger.warning("not begun: %s", error, extra={"event": "redis.away"})
                 self.consumer.suspect_lost_reply()
+            await asyncio.sleep(0)  # what ends at its first step is seen before the next read
+
+    async def _until_free(self) -> None:
+        """Wait until something has ended, at most a second."""
+        self._free.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._free.wait(), 1.0)
 
     async def _begin(self, deliveries: Sequence[Delivery]) -> None:
         """Start what may start; end what may not."""
