@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json
 
 from orchestrator.budget import Budget
 from orchestrator.client import current_submitter
@@ -190,7 +189,7 @@ class Agent(Generic[InputT, OutputT]):
     def dump_input(cls, task_input: InputT) -> dict[str, Any]:
         """The input as the JSON object that a message carries. Raises InvalidInput."""
         checked = cls.load_input(task_input)
-        found = from_json(cls.input_type.dump_json(checked))
+        found = cls.input_type.dump_python(checked, mode="json")
         if not isinstance(found, dict):
             raise InvalidInput(
                 cls.name, (("", f"a JSON object is needed, not {type(found).__name__}"),)

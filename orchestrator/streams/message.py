@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from orchestrator.errors import MalformedMessage, PayloadTooLarge
 from orchestrator.event import EventKind, TaskEvent
@@ -97,7 +97,7 @@ def encode(
 
 def dump(model: BaseModel) -> bytes:
     """A model as `data`: defaults are left out, the reader has them."""
-    return to_json(model.model_dump(mode="json", exclude_defaults=True))
+    return model.model_dump_json(exclude_defaults=True).encode()
 
 
 def check_size(task: Task, limit: int) -> bytes:
