@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 import asyncpg
-from sqlalchemy import text
+from sqlalchemy import PoolProxiedConnection, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
+from sqlalchemy.util import greenlet_spawn
 
 from orchestrator.errors import ConfigurationError, TookTooLong, Unavailable
 from orchestrator.record import Unrecordable
@@ -93,22 +94,22 @@ class Database:
         Raises Unavailable; what concerns the data is raised as asyncpg has it.
         """
         async with translated(), asyncio.timeout(ANSWER_TIMEOUT):
-            # Not `async with`, which would close it in a task of its own: an eighth of what a lone
-            # submission takes.
-            connection = await self.engine.connect()
+            # Straight from the pool: what SQLAlchemy lays around it takes 60 us, where Postgres
+            # takes 400 for the row of a lone submission.
+            pooled = await self.engine.raw_connection()
+            while _driver_of(pooled).is_closed():  # by a restart that the pool has not noticed
+                await greenlet_spawn(pooled.invalidate)
+                pooled = await self.engine.raw_connection()
             try:
-                driver = await _driver_of(connection)
-                while driver.is_closed():  # by a restart of Postgres; the pool has not noticed
-                    await connection.invalidate()
-                    driver = await _driver_of(connection)
-                yield driver
+                yield _driver_of(pooled)
             except BaseException as error:
                 # SQLAlchemy has not seen it, and would lend a broken connection to the next one.
                 if not isinstance(error, asyncpg.PostgresError) or _is_outage(error):
-                    await connection.invalidate()
+                    await greenlet_spawn(pooled.invalidate)
                 raise
             finally:
-                await connection.close()
+                if pooled.is_valid:
+                    pooled.close()
 
     async def ping(self) -> None:
         """Raise Unavailable unless Postgres answers."""
@@ -138,8 +139,7 @@ async def translated() -> AsyncIterator[None]:
         raise
 
 
-async def _driver_of(connection: AsyncConnection) -> asyncpg.Connection:
-    pooled = await connection.get_raw_connection()
+def _driver_of(pooled: PoolProxiedConnection) -> asyncpg.Connection:
     return cast("asyncpg.Connection", pooled.driver_connection)
 
 

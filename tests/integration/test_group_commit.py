@@ -232,10 +232,10 @@ async def test_after_a_restart_of_postgres_the_first_one_is_accepted(
     database_url,
 ):
     """Connections that died while nobody used them fail nobody."""
-    connections = [await parts.database.engine.connect() for _ in range(5)]
-    drivers = [await session._driver_of(each) for each in connections]
+    connections = [await parts.database.engine.raw_connection() for _ in range(5)]
+    drivers = [session._driver_of(each) for each in connections]
     for each in connections:
-        await each.close()  # back into the pool
+        each.close()  # back into the pool
     admin = await asyncpg.connect(database_url)
     others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     assert len(await admin.fetch(f"SELECT pg_terminate_backend(pid) {others}")) >= 5
