@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,8 @@ from orchestrator.streams.message import check_size, dump, encode
 from orchestrator.streams.names import Stream
 from orchestrator.task import Task, new_id
 
-CHUNK = 500  # entries in one write: large enough to be cheap, small enough not to stall others
+CHUNK = 200  # entries in one write: large enough to be cheap, small enough not to stall others
+AT_ONCE = 2  # writes under way: the next is packed while Redis takes the one before
 
 
 class Publisher:
@@ -45,10 +47,7 @@ class Publisher:
         bodies = [dump(task) if limit is None else check_size(task, limit) for task in tasks]
         entries = [self._entry(task, body, now) for task, body in zip(tasks, bodies, strict=True)]
         await self._announce(tasks)
-        entry_ids: list[str] = []
-        for start in range(0, len(entries), CHUNK):
-            entry_ids += await self.streams.add(entries[start : start + CHUNK])
-        return entry_ids
+        return await self._add_many(entries)
 
     async def publish_data(
         self, stream: Stream, data: bytes, *, message_id: str | None = None
@@ -70,8 +69,7 @@ class Publisher:
             )
             for stream, alert_id, data in alerts
         ]
-        for start in range(0, len(entries), CHUNK):
-            await self.streams.add(entries[start : start + CHUNK])
+        await self._add_many(entries)
 
     async def audit(
         self,
@@ -100,6 +98,25 @@ class Publisher:
     async def _add(self, key: str, fields: dict[str, Any]) -> str:
         (entry_id,) = await self.streams.add([(key, fields)])
         return entry_id
+
+    async def _add_many(self, entries: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+        """Add them in order; after an error no more than what was under way."""
+        if len(entries) <= CHUNK:
+            return await self.streams.add(entries)
+        entry_ids: list[str] = []
+        writes: deque[asyncio.Task[list[str]]] = deque()
+        try:
+            for start in range(0, len(entries), CHUNK):
+                if len(writes) == AT_ONCE:
+                    entry_ids += await writes.popleft()
+                chunk = entries[start : start + CHUNK]
+                writes.append(asyncio.create_task(self.streams.add(chunk)))
+                await asyncio.sleep(0)  # so that it goes out now
+            while writes:
+                entry_ids += await writes.popleft()
+        finally:
+            await asyncio.gather(*writes, return_exceptions=True)
+        return entry_ids
 
     async def _announce(self, tasks: Sequence[Task]) -> None:
         """Tell recorders of queues other than the default, before anything is on them."""

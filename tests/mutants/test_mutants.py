@@ -407,6 +407,13 @@ MUTANTS = {
         "if False:",
         f"{RECORDING}::test_submission_is_refused_while_redis_is_nearly_full",
     ),
+    "a bulk of any size goes out at once": Mutant(
+        "P8",
+        "orchestrator/streams/publisher.py",
+        "                if len(writes) == AT_ONCE:\n",
+        "                if False:\n",
+        "tests/integration/test_publisher.py::test_many_are_written_a_few_at_a_time",
+    ),
     "a backlog without end": Mutant(
         "P8",
         "orchestrator/runtime/room.py",
