@@ -8,7 +8,7 @@ import logging
 from collections import OrderedDict, defaultdict
 
 from orchestrator.errors import MalformedMessage
-from orchestrator.event import TaskEvent
+from orchestrator.event import EventKind, TaskEvent
 from orchestrator.streams.connection import Streams, translated
 from orchestrator.streams.following import PAGE, follow, order
 from orchestrator.streams.message import Fields, decode, decode_event
@@ -18,6 +18,8 @@ logger = logging.getLogger("aurora.tail")
 
 PAGES = 5  # of the past that one wait looks through
 RECENT = 10_000  # ends kept for waits that begin after them
+# Compared, not looked up: a stranger's `event` may be anything that JSON can say.
+ENDS = tuple(kind for kind in EventKind if kind.state.is_terminal)
 
 
 class ResultTail:
@@ -76,8 +78,8 @@ class ResultTail:
                     self._streams.keys.results, min=start, count=PAGE
                 )
             for entry_id, fields in page:
-                event = self._event(entry_id.decode(), fields)
-                if event and event.task_id == task_id and event.event.state.is_terminal:
+                event = self._end(entry_id.decode(), fields)
+                if event and event.task_id == task_id:
                     return event
             if len(page) < PAGE:
                 return None
@@ -95,7 +97,7 @@ class ResultTail:
         reader = self._streams.reader()
         async for read in follow(reader, positions, stopping=lambda: self._stopping):
             for each in read.entries:
-                self._hear(self._event(each.entry_id, each.fields), each.entry_id)
+                self._hear(self._end(each.entry_id, each.fields), each.entry_id)
 
     async def _last_id(self) -> str:
         with translated():
@@ -103,7 +105,7 @@ class ResultTail:
         return last[0][0].decode() if last else "0-0"
 
     def _hear(self, event: TaskEvent | None, entry_id: str) -> None:
-        if event is None or not event.event.state.is_terminal:
+        if event is None:
             return
         for future in self._waiting.pop(event.task_id, ()):
             if not future.done():
@@ -113,9 +115,11 @@ class ResultTail:
             self._recent.popitem(last=False)
             self._heard_from = order(entry_id)  # what is older may have been dropped
 
-    def _event(self, entry_id: str, fields: Fields) -> TaskEvent | None:
+    def _end(self, entry_id: str, fields: Fields) -> TaskEvent | None:
+        """The end that this entry tells of; None of anything else, which nobody here waits for."""
         key = self._streams.keys.results
         try:
-            return decode_event(decode(fields, stream=key, entry_id=entry_id))
+            message = decode(fields, stream=key, entry_id=entry_id)
+            return decode_event(message) if message.data.get("event") in ENDS else None
         except MalformedMessage:
             return None  # the recorder sets it aside; a tail only listens
