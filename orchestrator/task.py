@@ -44,10 +44,12 @@ def sayable(moment: datetime) -> datetime:
     """The moment as Postgres takes it, where it is one in UTC, too. Raises ValueError.
 
     Postgres takes year 1 with any offset and gives back year 0, which Python cannot say; and no
-    offset of 16 hours, which is none of this world's and which ISO 8601 can write.
+    offset of 16 hours, which is none of this world's and which ISO 8601 can write. An offset of
+    seconds is one that JSON would cut.
     """
     offset = moment.utcoffset() or timedelta(0)
-    if MINYEAR < moment.year < MAXYEAR and abs(offset) < FARTHEST:
+    usual = abs(offset) < FARTHEST and not offset % timedelta(minutes=1)
+    if MINYEAR < moment.year < MAXYEAR and usual:
         return moment
     try:
         return moment.astimezone(UTC)

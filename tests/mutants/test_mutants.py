@@ -64,12 +64,12 @@ MUTANTS = {
         "spans",
         f"{TRACING}::test_prompts_and_answers_are_told_only_where_somebody_wants_them",
     ),
-    "what is gone lends its text to another": Mutant(
+    "what is missing is JSON's null": Mutant(
         "P2",
         "orchestrator/db/bulk.py",
-        "written[id(value)] = (value, NULL",
-        "written[id(value)] = (None, NULL",
-        "tests/unit/test_columns.py::test_what_is_gone_lends_its_text_to_nobody",
+        "_ABSENT if each is None else to_json(each",
+        "to_json(each",
+        "tests/unit/test_columns.py::test_a_missing_value_is_a_null_of_every_kind",
     ),
     "a task that is published again begins another trace": Mutant(
         "P1",
