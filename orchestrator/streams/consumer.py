@@ -387,8 +387,8 @@ class Consumer:
 
 def _deliveries(reply: Any) -> list[Delivery]:
     return [
-        Delivery(stream=key.decode(), entry_id=entry_id.decode(), fields=fields_of(flat))
-        for key, entries in reply or ()
+        Delivery(stream, entry_id.decode(), fields_of(flat))
+        for stream, entries in ((key.decode(), entries) for key, entries in reply or ())
         for entry_id, flat in entries
     ]
 
