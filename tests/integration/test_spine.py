@@ -29,6 +29,12 @@ class Shout(Agent[Text, Text]):
         return Text(text=task_input.text.upper())
 
 
+class Patient(Agent[Text, Text]):
+    async def run(self, task_input: Text, ctx: RunContext) -> Text:
+        await asyncio.sleep(0)  # from here on it has a limit
+        return task_input
+
+
 @asynccontextmanager
 async def running(
     settings: Settings, *agents: type, roles=(worker, recorder), registry=None
@@ -74,7 +80,7 @@ class Alone(Shout):
     isolation = "process"
 
 
-@pytest.mark.parametrize(("agent", "count"), [(Shout, 50), (Alone, 2)])
+@pytest.mark.parametrize(("agent", "count"), [(Shout, 50), (Patient, 50), (Alone, 2)])
 async def test_an_attempt_leaves_nothing_to_the_collector(settings, streams, agent, count):
     """Thousands a second, that wait for it, are megabytes; and looking for them is work."""
     async with running(settings, agent, roles=(worker,)) as parts:

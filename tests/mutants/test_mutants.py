@@ -50,6 +50,20 @@ MUTANTS = {
         "pass",
         f"{SPINE}::test_an_attempt_leaves_nothing_to_the_collector",
     ),
+    "a run that waits has no limit": Mutant(
+        "P5",
+        "orchestrator/runtime/forked.py",
+        "    async with limit():\n",
+        "    async with nullcontext():\n",
+        "tests/unit/test_runner.py::test_a_timeout_is_told_as_one",
+    ),
+    "the time of an attempt counts from its first wait": Mutant(
+        "P5",
+        "orchestrator/context.py",
+        "self.limit = asyncio.timeout_at(self._end)",
+        "self.limit = asyncio.timeout(60)",
+        "tests/unit/test_runner.py::test_the_time_of_an_attempt_counts_from_its_start",
+    ),
     "an alert can know the marks around what it says": Mutant(
         "P10",
         "agents/analyst.py",

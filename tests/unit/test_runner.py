@@ -1,12 +1,14 @@
 """One attempt: whatever the agent does becomes an Outcome."""
 
 import asyncio
+import time
 from datetime import timedelta
 
 import pytest
 from pydantic import BaseModel
 
 from orchestrator import Agent, GiveUp, Retry, RetryLater, RunContext
+from orchestrator.context import RunClock
 from orchestrator.errors import ConfigurationError, InvalidInput
 from orchestrator.outcome import Completed, Failed, Retrying, SetAside
 from orchestrator.testing import run_agent
@@ -66,6 +68,32 @@ async def test_a_timeout_is_told_as_one():
     assert isinstance(outcome, Retrying)
     assert outcome.fault.type == "Timeout"
     assert "that.timeout" in outcome.fault.message
+
+
+async def test_the_time_of_an_attempt_counts_from_its_start():
+    """What computes past its timeout, and waits only then, is cancelled as soon as it waits."""
+
+    async def act(self, task_input, ctx):
+        time.sleep(0.06)  # noqa: ASYNC251 - the loop is what it holds
+        await asyncio.sleep(10)
+
+    began = time.monotonic()
+    outcome = (await run_agent(agent_that(act), Word(word="a"))).outcome
+
+    assert isinstance(outcome, Retrying)
+    assert outcome.fault.type == "Timeout"
+    assert time.monotonic() - began < 5
+
+
+async def test_an_extension_holds_for_a_limit_that_is_not_set_yet():
+    """Time that is given before the run first waits is not lost."""
+    clock = RunClock()
+    clock.start(1.0)
+    clock.extend(60.0)
+
+    async with clock.running() as limit:
+        assert limit.when() - asyncio.get_running_loop().time() > 30
+    assert not clock.has_run_out
 
 
 async def test_the_agents_own_timeout_error_is_its_own():
