@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from orchestrator.budget import Budget
 from orchestrator.client import current_submitter
@@ -189,7 +190,9 @@ class Agent(Generic[InputT, OutputT]):
     def dump_input(cls, task_input: InputT) -> dict[str, Any]:
         """The input as the JSON object that a message carries. Raises InvalidInput."""
         checked = cls.load_input(task_input)
-        found = cls.input_type.dump_python(checked, mode="json")
+        # By way of the text, so that it is what a reader will find: a float that is infinite here
+        # is null in the message, and two digests of one task would be a conflict.
+        found = from_json(cls.input_type.dump_json(checked))
         if not isinstance(found, dict):
             raise InvalidInput(
                 cls.name, (("", f"a JSON object is needed, not {type(found).__name__}"),)

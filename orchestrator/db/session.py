@@ -109,7 +109,7 @@ class Database:
                 raise
             finally:
                 if pooled.is_valid:
-                    pooled.close()
+                    pooled.close()  # waits for nothing: SQLAlchemy has begun no transaction on it
 
     async def ping(self) -> None:
         """Raise Unavailable unless Postgres answers."""

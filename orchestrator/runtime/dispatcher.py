@@ -195,6 +195,8 @@ class Dispatcher:
         if 2 * free < self.limits.concurrency and self._completion.busy:
             # Ends are on their way: the slots they free are read for together, not in two reads.
             await self._until_free()
+            if self._stop:
+                return
             free = self.limits.concurrency - len(self._flights)
         queues = [self.streams.keys.lanes(queue) for queue in self.queues]
         self._turn += 1

@@ -64,6 +64,13 @@ MUTANTS = {
         "self.limit = asyncio.timeout(60)",
         "tests/unit/test_runner.py::test_the_time_of_an_attempt_counts_from_its_start",
     ),
+    "an input is reckoned as it is in Python": Mutant(
+        "P1",
+        "orchestrator/agent.py",
+        "from_json(cls.input_type.dump_json(checked))",
+        'cls.input_type.dump_python(checked, mode="json")',
+        "tests/unit/test_message.py::test_a_task_is_to_its_reader_what_it_was_to_its_sender",
+    ),
     "an alert can know the marks around what it says": Mutant(
         "P10",
         "agents/analyst.py",

@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
+from orchestrator.agent import Agent
 from orchestrator.errors import MalformedMessage, PayloadTooLarge, Rejected
 from orchestrator.streams.message import (
     KEPT,
@@ -38,12 +40,32 @@ KNOWN = [
 ]  # fmt: skip
 
 
+class Reading(BaseModel):
+    value: float
+    raw: Any = None
+
+
+class Measure(Agent[Reading, Reading]):
+    pass
+
+
 def as_bytes(fields: dict[str, Any]) -> dict[bytes, bytes]:
     return {k.encode(): v if isinstance(v, bytes) else v.encode() for k, v in fields.items()}
 
 
 def read(data: str | bytes, **fields: str):
     return decode(as_bytes({"data": data, **fields}), stream="s", entry_id=ENTRY)
+
+
+@example(value=float("inf"), raw=None)
+@given(value=st.floats(), raw=st.none() | st.floats() | st.lists(st.floats(), max_size=3))
+def test_a_task_is_to_its_reader_what_it_was_to_its_sender(value, raw):
+    """P1: also where JSON has no word for a value; another digest would be a conflict."""
+    task = Measure.task(Reading(value=value, raw=raw))
+
+    found = decode_task(read(dump(task)))
+
+    assert (found.input, found.digest) == (task.input, task.digest)
 
 
 @given(
