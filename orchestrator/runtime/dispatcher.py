@@ -32,6 +32,7 @@ from orchestrator.runtime.flight import (
 from orchestrator.runtime.isolated import IsolatedRunner
 from orchestrator.runtime.lease import EXIT_BLOCKED, Held, Lease, hand_back
 from orchestrator.runtime.model_access import ModelDesk
+from orchestrator.runtime.pressure import Pressure
 from orchestrator.runtime.runner import Runner
 from orchestrator.runtime.service import Stop, every
 from orchestrator.runtime.traced import tell_unbegun, traced
@@ -39,7 +40,7 @@ from orchestrator.runtime.voice import Voice
 from orchestrator.spending import budget_of
 from orchestrator.streams.consumer import Consumer, Delivery
 from orchestrator.streams.lanes import steps
-from orchestrator.streams.names import RECORDER, RESULTS, TASKS
+from orchestrator.streams.names import RESULTS, TASKS
 from orchestrator.streams.pending import Entry
 from orchestrator.streams.publisher import Publisher
 from orchestrator.task import TaskId
@@ -49,9 +50,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("aurora.dispatcher")
 
-STOP_READING_AT = 0.75  # of Redis' maxmemory: what is in hand must find room to end
 LAST_WORDS = 2.0  # seconds for cancelled runs to clean up
-RECORDER_LAG = 50_000  # results that wait for Postgres
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +118,7 @@ class Dispatcher:
         self._free = asyncio.Event()
         self._stop = Stop()
         self._turn = 0
-        self._paused: str | None = None
+        self._pressure = Pressure(self.streams)
         self._stubborn = 0
 
     @property
@@ -188,7 +187,7 @@ class Dispatcher:
                 return
 
     async def _take(self) -> None:
-        if self.limits.concurrency <= len(self._flights) or self._paused:
+        if self.limits.concurrency <= len(self._flights) or self._pressure.reason:
             await self._until_free()
             return
         free = self.limits.concurrency - len(self._flights)
@@ -390,21 +389,8 @@ class Dispatcher:
         await self._voice.announce(list(self._flights.values()))
 
     async def _look(self) -> None:
-        """Stop reading while Redis is nearly full or Postgres far behind; in hand goes on."""
         await self.streams.announce_queues(self.queues)
-        share = await self.streams.memory_share()
-        lag = await self.streams.lag(RESULTS, RECORDER) if share < STOP_READING_AT else 0
-        paused = None
-        if share >= STOP_READING_AT:
-            paused = f"Redis uses {share:.0%} of its memory"
-        elif lag >= RECORDER_LAG:
-            paused = f"{lag} results wait for Postgres"
-        if paused != self._paused:
-            logger.warning(
-                "reading %s", f"stops: {paused}" if paused else "goes on",
-                extra={"event": "dispatcher.paused" if paused else "dispatcher.resumed"},
-            )  # fmt: skip
-            self._paused = paused
+        if await self._pressure.look():
             self._free.set()
 
     async def _drain(self) -> None:

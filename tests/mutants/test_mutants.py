@@ -465,14 +465,14 @@ MUTANTS = {
     ),
     "workers read on while Redis is nearly full": Mutant(
         "P8",
-        "orchestrator/runtime/dispatcher.py",
+        "orchestrator/runtime/pressure.py",
         "        if share >= STOP_READING_AT:\n",
         "        if False:\n",
         f"{BACKPRESSURE}::test_a_worker_stops_reading_before_redis_is_full",
     ),
     "workers read on while the recorder is far behind": Mutant(
         "P8",
-        "orchestrator/runtime/dispatcher.py",
+        "orchestrator/runtime/pressure.py",
         "elif lag >= RECORDER_LAG:",
         "elif False:",
         f"{BACKPRESSURE}::test_a_worker_stops_reading_before_redis_is_full",

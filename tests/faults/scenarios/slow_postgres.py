@@ -8,7 +8,7 @@ from typing import ClassVar
 from sqlalchemy import text
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.runtime.dispatcher import RECORDER_LAG
+from orchestrator.runtime.pressure import RECORDER_LAG
 from orchestrator.streams.names import RECORDER, RESULTS
 from orchestrator.task import Durability
 from tests.faults.ground import Ground
