@@ -23,8 +23,10 @@ from urllib.parse import urlsplit
 logger = logging.getLogger("aurora.neighbours")
 
 # Seconds that the file of one that ended stays for the others to see. Then it goes, so that the
-# folder does not grow; whatever it had in hand is the lease's by then.
+# folder does not grow; whatever it had in hand is the lease's by then. The file itself says since
+# when: processes that end before they have looked for so long would never see it go.
 SHOWN = 60.0
+LIVES, ENDED = 0o600, 0o400  # modes of a file; of one that ended its time is when that was seen
 NAME = 36  # bytes of a task's id, which stand in a file while that task's code runs
 
 Memory = bytearray | mmap.mmap
@@ -60,16 +62,16 @@ class Neighbours:
         self._lock: int | None = None
         # What the others may read here, after our end, too; our own alone where they see nothing.
         self.memory: Memory = bytearray(NAME)
-        self._ended: dict[str, float] = {}  # file -> when it was first seen without its lock
 
     def enter(self) -> None:
         """Hold the lock from now on: the others hear of our end at once."""
         hidden = self._folder / f".{self._file}"
         try:
             own(self._folder)
-            number = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            number = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, LIVES)
             self._lock = number
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.fchmod(number, LIVES)  # somebody may have looked before it was locked
             os.write(number, bytes(NAME))  # a folder that is full says so here, and never later
             self.memory = mmap.mmap(number, NAME)
             # Shown when it is locked, never before: nobody may take us for ended meanwhile.
@@ -89,23 +91,23 @@ class Neighbours:
             files = [path.name for path in self._folder.iterdir()]
         except OSError:
             return Seen()
-        now = time.monotonic()
-        self._ended = {
-            file: self._ended.get(file, now)
+        now = time.time()
+        ended = {
+            file: since
             for file in files
-            if file != self._file and _is_unlocked(self._folder / file)
+            if file != self._file and (since := _ended_at(self._folder / file, now)) is not None
         }
-        for file, since in self._ended.items():
+        for file, since in ended.items():
             if now - since > SHOWN:
                 (self._folder / file).unlink(missing_ok=True)
         ours = self._file.partition(":")[0] + ":"
         return Seen(
             ended=tuple(
                 file.removeprefix(f"{self._scope}.")
-                for file in self._ended
+                for file in ended
                 if file.startswith(f"{self._scope}.")
             ),
-            alike=max(1, sum(file.startswith(ours) and file not in self._ended for file in files)),
+            alike=max(1, sum(file.startswith(ours) and file not in ended for file in files)),
         )
 
     def named(self) -> frozenset[str]:
@@ -135,18 +137,27 @@ def own(folder: Path) -> None:
         raise PermissionError(f"{folder} is not this user's alone (AURORA_LOCKS)")
 
 
-def _is_unlocked(path: Path) -> bool:
+def _ended_at(path: Path, now: float) -> float | None:
+    """When its process was first seen to have ended, by anybody; None where it may live.
+
+    `now`: seconds since 1970, written down where we are the first.
+    """
     try:
         number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return False
+        return None
     try:
         # Shared, so that two who look at once do not take each other for its owner.
         fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        found = os.fstat(number)
+        if stat.S_IMODE(found.st_mode) == ENDED:
+            return found.st_mtime
+        os.utime(number, (now, now))
+        os.fchmod(number, ENDED)
     except OSError:
-        return False
+        return None
     else:
-        return True
+        return now
     finally:
         os.close(number)
 

@@ -198,6 +198,13 @@ MUTANTS = {
         "tests/unit/test_neighbours.py::"
         "test_one_that_was_killed_has_ended_and_one_that_stands_still_lives",
     ),
+    "only who has looked for a minute tidies up": Mutant(
+        "P5",
+        "orchestrator/streams/neighbours.py",
+        "        if stat.S_IMODE(found.st_mode) == ENDED:\n",
+        "        if False:\n",
+        "tests/unit/test_neighbours.py::test_those_who_look_only_for_a_moment_tidy_up_together",
+    ),
     "nobody sees a neighbour's end": Mutant(
         "P5",
         "orchestrator/streams/consumer.py",

@@ -1,8 +1,12 @@
 """Who has ended on this machine: only what the kernel says is gone, whatever else looks like it."""
 
+import fcntl
+import os
 import signal
+import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,6 +127,41 @@ def test_the_folder_does_not_grow(me, folder, monkeypatch):
     assert [path.name for path in folder.iterdir()] == ["s.me"]
     me.leave()
     assert not list(folder.iterdir())
+
+
+def test_those_who_look_only_for_a_moment_tidy_up_together(me, folder, monkeypatch):
+    """Workers that crash again and again leave a file each, and live no minute: seen by one of
+    them, it goes with the next. Not before it was shown, however long its process had lived."""
+    (folder / "s.killed").touch(0o600)
+    os.utime(folder / "s.killed", (1, 1))
+    monkeypatch.setattr(neighbours, "SHOWN", 0.05)
+    assert me.look().ended == ("killed",)
+    me.leave()
+    time.sleep(0.06)
+    next_one = Neighbours(folder, scope="s", name="next")
+    next_one.enter()
+
+    next_one.look()
+
+    assert [path.name for path in folder.iterdir()] == ["s.next"]
+    next_one.leave()
+
+
+def test_who_looked_before_it_was_locked_has_not_marked_it(me, folder, monkeypatch):
+    """A mark of before would take away its file as soon as it ends, and nobody would see that."""
+    real = fcntl.flock
+
+    def flock(number: int, how: int) -> None:
+        if how & fcntl.LOCK_EX:
+            me.look()  # another process' look, in between
+        real(number, how)
+
+    monkeypatch.setattr(neighbours.fcntl, "flock", flock)
+    late = Neighbours(folder, scope="s", name="late")
+    late.enter()
+
+    assert stat.S_IMODE((folder / "s.late").stat().st_mode) == neighbours.LIVES
+    late.leave()
 
 
 @pytest.mark.parametrize("how", ["open to others", "a link", "a file"])
