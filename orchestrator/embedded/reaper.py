@@ -9,9 +9,10 @@ only, and little of it, so that it is up in about 25 ms and works whatever the a
 
 The reaper never restarts anything. It inherits the lock on the state directory and passes it on
 to the server, so that the lock is free exactly when no process uses the directory any more.
-SPEC is JSON: `argv`, `cwd`, `input` (text for the server's stdin or null), `run_as` (null or
-`{"uid", "gid", "namespace"}`), `stop_signal`, `orphan_signal`, `stop_seconds`. The server's
-output goes to our stderr; our stdout says the server's pid in one line, then nothing more.
+SPEC is JSON: `argv`, `cwd`, `input` (text for the server's stdin or null), `environment` (what it
+gets besides ours), `run_as` (null or `{"uid", "gid", "namespace"}`), `stop_signal`,
+`orphan_signal`, `stop_seconds`. The server's output goes to our stderr; our stdout says the
+server's pid in one line, then nothing more.
 """
 
 import contextlib
@@ -129,7 +130,8 @@ def _become_server(spec: dict[str, Any], *, stdin: int, reaper: int) -> NoReturn
         _prctl(PR_SET_PDEATHSIG, spec["orphan_signal"])
         if os.getppid() != reaper:  # it died before the line above took effect
             os._exit(1)
-        os.execv(spec["argv"][0], spec["argv"])  # noqa: S606  no shell is the point
+        environment = {**os.environ, **spec["environment"]}
+        os.execve(spec["argv"][0], spec["argv"], environment)  # noqa: S606  no shell is the point
     except BaseException as error:  # noqa: BLE001  a forked child must not run the parent's code
         os.write(2, f"cannot run {spec['argv'][0]}: {error}\n".encode())
     os._exit(127)

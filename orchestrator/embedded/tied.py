@@ -9,7 +9,8 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
@@ -47,6 +48,7 @@ class Command:
     orphan_signal: int = signal.SIGKILL
     stop_seconds: float = 5.0
     input: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)  # besides what all of them get
     run_as: Identity | None = None
 
 

@@ -59,13 +59,11 @@ class EmbeddedValkey(EmbeddedServer):
             "daemonize no\n"
             'logfile ""\n',
         )
-        # One of another architecture is passed over by the loader.
-        preload = (
-            () if self._allocator is None else ("/usr/bin/env", f"LD_PRELOAD={self._allocator}")
-        )
         return Command(
-            argv=(*preload, str(self._server), str(config)),
+            argv=(str(self._server), str(config)),
             cwd=self._state.data,
+            # One of another architecture is passed over by the loader.
+            environment={} if self._allocator is None else {"LD_PRELOAD": str(self._allocator)},
             stop_signal=signal.SIGTERM,
             orphan_signal=signal.SIGTERM,
         )

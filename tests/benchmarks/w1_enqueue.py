@@ -132,13 +132,23 @@ async def _raw_redis(ground: Ground, sizes: Sizes) -> list[Sample]:
 
 
 async def _raw_postgres(ground: Ground, sizes: Sizes) -> list[Sample]:
-    """A commit of one row; a commit of a thousand tasks with an audit row each."""
+    """A commit of one row, and with its audit row; of a thousand tasks with an audit row each."""
     connection = await asyncpg.connect(ground.database_url)
     kinds = raw.TASK_COLUMNS
     task_sql = raw.insert("tasks", raw.TASK_ROW, kinds)
+    audit_sql = raw.insert("audit_events", raw.AUDIT_ROW, raw.AUDIT_TYPES, len(raw.TASK_ROW) + 1)
+    both_sql = f"WITH t AS ({task_sql}) {audit_sql}"
 
     async def one() -> None:
         await connection.execute(task_sql, *raw.columns([_row(0)[0]], raw.TASK_ROW, kinds))
+
+    async def both() -> None:
+        task, audit = _row(0)
+        await connection.execute(
+            both_sql,
+            *raw.columns([task], raw.TASK_ROW, kinds),
+            *raw.columns([audit], raw.AUDIT_ROW, raw.AUDIT_TYPES),
+        )
 
     async def bulk() -> None:
         for _ in range(0, sizes.bulk, CHUNK):
@@ -152,10 +162,13 @@ async def _raw_postgres(ground: Ground, sizes: Sizes) -> list[Sample]:
     commits = sizes.one_by_one // 2
     await one()
     single = await rate(commits, _one_by_one(commits, one))
+    await both()
+    audited = await rate(commits, _one_by_one(commits, both))
     many = await rate(sizes.bulk, bulk())
     await connection.close()
     return [
         Sample("W1", "raw one-row commit, asyncpg", single, "commits/s"),
+        Sample("W1", "raw commit of a task and its audit, asyncpg", audited, "commits/s"),
         Sample("W1", "raw rows of 1,000 tasks and their audit, asyncpg", many, "tasks/s"),
     ]
 

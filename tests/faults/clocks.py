@@ -38,8 +38,10 @@ class Clock:
 
     def worn_by(self, command: Command) -> Command:
         """The same command, going by it."""
-        said = (f"{name}={value}" for name, value in self.environment.items())
-        return replace(command, argv=("/usr/bin/env", *said, *command.argv))
+        worn = {**command.environment, **self.environment}
+        if "LD_PRELOAD" in command.environment:  # an allocator
+            worn["LD_PRELOAD"] += ":" + command.environment["LD_PRELOAD"]
+        return replace(command, environment=worn)
 
 
 class JumpyValkey(EmbeddedValkey):
