@@ -205,6 +205,13 @@ MUTANTS = {
         "        if False:\n",
         "tests/unit/test_neighbours.py::test_those_who_look_only_for_a_moment_tidy_up_together",
     ),
+    "who looked before the lock has said that it ended": Mutant(
+        "P5",
+        "orchestrator/streams/neighbours.py",
+        "            os.fchmod(number, LIVES)  # somebody may have looked before it was locked\n",
+        "",
+        "tests/unit/test_neighbours.py::test_who_looked_before_it_was_locked_has_not_marked_it",
+    ),
     "nobody sees a neighbour's end": Mutant(
         "P5",
         "orchestrator/streams/consumer.py",
