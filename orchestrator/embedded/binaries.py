@@ -42,8 +42,8 @@ def valkey_server(given: Path | None = None) -> Path:
 def preloaded_allocator(server: Path) -> Path | None:
     """The machine's jemalloc, for a server that was built without; None where there is none.
 
-    Every distribution's own Redis or Valkey has it. The wheel's has the C library's allocator: a
-    third more CPU, and half as much again once a large backlog has come and gone (measured).
+    On Linux Redis and Valkey are built with it unless told otherwise. The wheel's has the C
+    library's: a third more CPU, twice as much once a large backlog has come and gone (measured).
     """
     found = next(
         (path for each in JEMALLOC for path in Path("/").glob(f"{each[1:]}/libjemalloc.so.2")), None

@@ -92,7 +92,6 @@ def test_valkey_answers_under_its_url_and_is_configured_to_keep_data(valkey: Emb
     assert settings["bind"] == "127.0.0.1"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="as Linux loads libraries")
 def test_valkey_takes_the_machines_jemalloc(valkey: EmbeddedValkey, tmp_path: Path, monkeypatch):
     """The wheel's server is built without, and takes a third more CPU. Any library shows it."""
     stands_for_it = next(Path("/").glob("usr/lib*/**/libanl.so.1"), None)
