@@ -263,12 +263,14 @@ def _connections(url: str) -> ConnectionPool:
 
 
 def _options(url: str) -> dict[str, Any]:
-    return {
+    found = {
         "socket_connect_timeout": COMMAND_TIMEOUT,
-        "socket_keepalive": not url.startswith("unix://"),
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,  # one shape of replies for commands and scripts alike
     }
+    if not url.startswith("unix://"):  # there the library knows neither the option nor its `False`
+        found["socket_keepalive"] = True
+    return found
 
 
 @cache

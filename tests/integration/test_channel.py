@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from redis.asyncio import ConnectionPool, Redis
@@ -10,6 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from orchestrator.embedded.tied import Command
 from orchestrator.embedded.valkey import EmbeddedValkey
 from orchestrator.errors import Unavailable
 from orchestrator.streams.channel import Channel, packed
@@ -109,6 +112,27 @@ async def test_a_primary_that_became_a_replica_is_left(tmp_path):
 
     assert now[0] != own[0]
     assert now[1] != own[1]
+
+
+async def test_a_socket_in_the_file_system_serves_like_a_port(tmp_path):
+    with _OnASocket(tmp_path / "valkey") as valkey:
+        valkey.start()
+        password = (tmp_path / "valkey" / "password").read_text().strip()
+        streams = Streams(f"unix://default:{password}@{valkey.socket}?db=0", Keys("test"))
+        assert await streams.hold("test", "me", seconds=1)  # a script, over the channel
+        assert await streams.queues() == ["default"]  # the library's client
+        assert await streams.reader().call("ECHO", "heard") == b"heard"
+        await streams.close()
+
+
+class _OnASocket(EmbeddedValkey):
+    @property
+    def socket(self) -> Path:
+        return self._state.path / "socket"
+
+    def _command(self, port: int) -> Command:
+        command = super()._command(port)
+        return replace(command, argv=(*command.argv, "--unixsocket", str(self.socket)))
 
 
 async def test_one_attempt_to_connect_serves_all_who_wait(servers):
