@@ -55,19 +55,21 @@ class Recorder:
         self._stop = Stop()
         self._looked = 0.0
         self._small = False
+        self._acknowledging: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
         """Record what has been read, then return."""
         self._stop.set()
 
     async def run(self) -> None:
-        """Record until stopped; the next batch is read while Postgres writes this one."""
+        """Record until stopped; beside each batch the next is read, the last one acknowledged."""
         reading = asyncio.create_task(self._next())
         while not self._stop:
             batch = await reading
             reading = asyncio.create_task(self._next())
             await self._keep(self._pairing.ready(batch, time.monotonic()))
         await self._keep([*self._pairing.held, *await reading])
+        await self._acknowledged()
 
     async def _next(self) -> list[Item]:
         try:
@@ -100,7 +102,7 @@ class Recorder:
         self._looked = time.monotonic()
 
     async def _keep(self, batch: Sequence[Item]) -> None:
-        """Write a batch, however long Postgres is away, and only then acknowledge."""
+        """Write a batch, however long Postgres is away, and only then begin to acknowledge it."""
         if not batch:
             return
         said = False
@@ -117,6 +119,15 @@ class Recorder:
                 if self._stop:
                     return  # not acknowledged: they are delivered again
                 await self._stop.sleep(OUTAGE_PAUSE)
+        await self._acknowledged()  # one batch behind, and no more
+        self._acknowledging = asyncio.create_task(self._acknowledge(batch))
+
+    async def _acknowledged(self) -> None:
+        """Wait until the batch before is acknowledged."""
+        if self._acknowledging is not None:
+            await self._acknowledging
+
+    async def _acknowledge(self, batch: Sequence[Item]) -> None:
         try:
             await self.consumer.acknowledge([item.delivery for item in batch])
         except (Unavailable, Overloaded) as error:

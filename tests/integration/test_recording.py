@@ -54,6 +54,7 @@ async def record_all(parts: Parts) -> None:
     await found._watch_all()
     while batch := await found.consumer.read(1000, block=0.001):
         await found._keep([found._read(each) for each in batch])
+        await found._acknowledged()
 
 
 async def execute(database, sql: str) -> None:
@@ -147,6 +148,7 @@ async def test_nothing_is_acknowledged_before_it_is_committed(parts, database):
     assert await rows(database, "SELECT * FROM dead_letters") == []
     await execute(database, "ALTER TABLE elsewhere RENAME TO tasks")
     await keeping
+    await found._acknowledged()
     assert len(await rows(database, "SELECT * FROM tasks")) == 1
     pending = await parts.streams.commands.xpending(parts.streams.keys.tasks, RECORDER)
     assert pending["pending"] == 0
