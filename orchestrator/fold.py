@@ -80,15 +80,16 @@ class _Fold:
             self._superseded(record, heard)
             return
         before, state = record.state, event.event.state
+        reached = progress(state, event.attempt)
         self._crashed_before(record, event)
         self._attempt(record, event, before)
         if event.crashed:
             # Before the check below: the message of the next attempt may have been read first.
             audit_id = derived_id(f"{heard.stream}:crashed", heard.entry_id)
             self._say_crashed(record, event, event.attempt, audit_id)
-        if progress(state, event.attempt) <= record.progress and not state.is_terminal:
+        if reached <= record.progress:
             return
-        record.state, record.progress = state, progress(state, event.attempt)
+        record.state, record.progress = state, reached
         record.attempt = event.attempt
         record.crashes = max(record.crashes, event.crashes + event.crashed)
         record.worker = event.worker or record.worker

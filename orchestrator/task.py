@@ -4,7 +4,6 @@ Values and rules only. A `Task` is what the wire carries in `data` (design secti
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
@@ -23,7 +22,7 @@ from pydantic import (
     field_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, core_schema, to_json
 from uuid_utils import uuid7
 
 from orchestrator.budget import Budget
@@ -211,15 +210,17 @@ class Task(BaseModel):
         return content_digest(self.agent, self.input)
 
 
-_canonical_json = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), check_circular=False
-).encode
-
-
 def content_digest(agent: str, task_input: Mapping[str, Any]) -> str:
     """32 hex digits over agent and input; key order and white space do not matter."""
-    canonical = _canonical_json([agent, task_input])
-    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    canonical = to_json([agent, _in_order(task_input)], ensure_ascii=True)
+    return hashlib.sha256(canonical).hexdigest()[:32]
+
+
+def _in_order(value: Any) -> Any:
+    """The same JSON value, each object's fields by name."""
+    if isinstance(value, dict):
+        return {name: _in_order(value[name]) for name in sorted(value)}
+    return [_in_order(each) for each in value] if isinstance(value, list) else value
 
 
 def new_id() -> str:

@@ -160,6 +160,10 @@ def test_json_that_is_none(raw):
 def test_key_order_does_not_change_the_digest():
     """Two messages of one task agree although their producers write JSON differently."""
     assert content_digest("a", {"x": 1, "y": [1, 2]}) == content_digest("a", {"y": [1, 2], "x": 1})
+    deep = [{"u": 1, "v": {"w": 2, "x": 3}}]
+    turned = [{"v": {"x": 3, "w": 2}, "u": 1}]
+    assert content_digest("a", {"y": deep}) == content_digest("a", {"y": turned})
+    assert content_digest("a", {"y": deep}) != content_digest("a", {"y": [*deep, *deep]})
     assert content_digest("a", {"x": 1}) != content_digest("b", {"x": 1})
 
 
