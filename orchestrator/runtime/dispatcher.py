@@ -116,6 +116,7 @@ class Dispatcher:
         }
         self._flights: dict[tuple[str, str], Flight] = {}
         self._free = asyncio.Event()
+        self._at_work = asyncio.Event()
         self._stop = Stop()
         self._turn = 0
         self._pressure = Pressure(self.streams)
@@ -132,6 +133,7 @@ class Dispatcher:
             self.limits = replace(self.limits, grace=timedelta(0))
         self._stop.set()
         self._free.set()
+        self._at_work.set()
 
     async def run(self) -> None:
         """Take and run until stopped; then drain."""
@@ -151,6 +153,7 @@ class Dispatcher:
             await self._drain()
         finally:
             self._stop.set()
+            self._at_work.set()
             await self.desk.close()
             if self.asker is not None:
                 await self.asker.close()
@@ -217,7 +220,8 @@ class Dispatcher:
         """Wait until something has ended, at most a second."""
         self._free.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._free.wait(), 1.0)
+            async with asyncio.timeout(1.0):
+                await self._free.wait()
 
     async def _begin(self, deliveries: Sequence[Delivery]) -> None:
         """Start what may start; end what may not."""
@@ -265,6 +269,7 @@ class Dispatcher:
         key = flight.key
         agent = self._agents[flight.task.agent]
         self._flights[key] = flight
+        self._at_work.set()
         self.lease.held[key] = Held(
             entry=Entry(*key, times=flight.delivery.times),
             task_id=flight.task.task_id,
@@ -351,6 +356,8 @@ class Dispatcher:
     def _finished(self, ending: Ending, answer: str) -> None:
         key = (ending.delivery.stream, ending.delivery.entry_id)
         self._flights.pop(key, None)
+        if not self._flights:
+            self._at_work.clear()
         self.lease.held.pop(key, None)
         self._free.set()
         if answer == "ok" and not isinstance(ending.outcome, Superseded):
@@ -386,6 +393,7 @@ class Dispatcher:
                 flight.running.cancel()
 
     async def _tell_starts(self) -> None:
+        await self._at_work.wait()  # who waits for work is not woken up for this
         await self._voice.announce(list(self._flights.values()))
 
     async def _look(self) -> None:

@@ -8,6 +8,7 @@ neighbours are handed back, too, and the process ends.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
@@ -31,6 +32,7 @@ logger = logging.getLogger("aurora.lease")
 
 CHUNK = 100  # entries a script call: about a millisecond of the server's time
 LOOK = 0.2  # seconds between looks at the main loop
+REST = 1.0  # the same where that answers and has nothing in hand: each look wakes two threads
 # Looks without an answer that make it a blocked one. Counted, not timed: after a standstill of the
 # whole process both threads run again, and the loop answers at once.
 SILENT_LOOKS = 3
@@ -94,6 +96,7 @@ class Lease:
         self._main: asyncio.AbstractEventLoop | None = None
         self._answered = time.monotonic()
         self._unanswered = 0  # looks
+        self._rouse: Callable[[], object] | None = None  # while the thread rests
 
     def received(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Those that are the main loop's to begin; of what it reads next, it is asked again."""
@@ -104,6 +107,8 @@ class Lease:
             ]  # fmt: skip
             self._given_back.clear()
             self._received = {(each.stream, each.entry_id) for each in kept}
+        if kept:
+            self._wake()
         return kept
 
     def start(self) -> None:
@@ -117,6 +122,7 @@ class Lease:
     async def stop(self) -> None:
         """Stop the thread and wait for it."""
         self._stopping.set()
+        self._wake()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
 
@@ -125,7 +131,7 @@ class Lease:
         period = self._lease.total_seconds() / 3
         due = time.monotonic() + period
         while not self._stopping.is_set():
-            await asyncio.sleep(min(LOOK, period))
+            await self._pause(period)
             await _survived(self._watch_main(streams), "main loop not watched")
             if time.monotonic() < due:
                 continue
@@ -133,6 +139,28 @@ class Lease:
             # Soon again: a lease lasts three periods, an outage should not cost one.
             due = time.monotonic() + (period if renewed else min(1.0, period / 4))
         await streams.close()
+
+    async def _pause(self, period: float) -> None:
+        """Until the next look at the main loop; longer where that answers and has nothing."""
+        look = min(LOOK, period)
+        await asyncio.sleep(look)
+        if not self.held and not self._unanswered:
+            await self._rest(min(REST, period) - look)
+
+    async def _rest(self, seconds: float) -> None:
+        """Until the main loop has received something, at most so long."""
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+        self._rouse = lambda: loop.call_soon_threadsafe(news.set)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await news.wait()
+        self._rouse = None
+
+    def _wake(self) -> None:
+        """End the thread's rest, if it rests."""
+        if (rouse := self._rouse) is not None:
+            with contextlib.suppress(RuntimeError):  # its loop is closed: the thread has ended
+                rouse()
 
     async def _renew(self, streams: Streams) -> None:
         by_stream: dict[str, list[Held]] = defaultdict(list)

@@ -1,6 +1,7 @@
 """One lifecycle for everything that runs: start together, stop in order, fail loudly."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -43,10 +44,9 @@ class Stop:
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, or return at once when stopped."""
-        try:
-            await asyncio.wait_for(self._event.wait(), seconds)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):  # of `wait_for` each wait would be a task
+                await self._event.wait()
 
 
 async def run_services(groups: Sequence[Sequence[Service]], *, stopped: asyncio.Event) -> None:

@@ -320,6 +320,13 @@ MUTANTS = {
             ),
         ),
     ),
+    "a lease thread that rests while something is received": Mutant(
+        "P5",
+        "orchestrator/runtime/lease.py",
+        "        if kept:\n            self._wake()\n",
+        "",
+        "tests/integration/test_lease.py::test_it_rests_until_something_is_received",
+    ),
     "claims from 0-0 each time": Mutant(
         "P5",
         "orchestrator/streams/consumer.py",
