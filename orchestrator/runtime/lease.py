@@ -148,9 +148,11 @@ class Lease:
             await self._rest(min(REST, period) - look)
 
     async def _rest(self, seconds: float) -> None:
-        """Until the main loop has received something, at most so long."""
+        """Until the main loop has received something or stops, at most so long."""
         loop, news = asyncio.get_running_loop(), asyncio.Event()
         self._rouse = lambda: loop.call_soon_threadsafe(news.set)
+        if self._stopping.is_set():  # asked only now: whoever set it before has roused nobody
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await news.wait()

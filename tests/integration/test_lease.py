@@ -1,5 +1,6 @@
 """The lease thread, while the main loop is blocked."""
 
+import asyncio
 import threading
 import time
 from datetime import timedelta
@@ -50,3 +51,4 @@ async def test_it_rests_until_something_is_received(lease, monkeypatch):
     lease.received([Delivery("tasks", "1-0", {})])
 
     await wait_until(lambda: lease._answered > looked, what="a look at the main loop")
+    await asyncio.wait_for(lease.stop(), 10)  # also on its way to its next rest
