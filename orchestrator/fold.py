@@ -87,7 +87,7 @@ class _Fold:
             # Before the check below: the message of the next attempt may have been read first.
             audit_id = derived_id(f"{heard.stream}:crashed", heard.entry_id)
             self._say_crashed(record, event, event.attempt, audit_id)
-        if reached <= record.progress:
+        if reached <= record.progress and not state.is_terminal:
             return
         record.state, record.progress = state, reached
         record.attempt = event.attempt
