@@ -37,7 +37,10 @@ from orchestrator.task import Task, iso, new_id
 
 logger = logging.getLogger("aurora.completion")
 
-GROUP = 100  # attempts a script call: about a millisecond of the server's time
+# Attempts and bytes of output a script call: a few milliseconds of the server's time. A hundred
+# results of 8 MB in one call would stall it for everybody, past the time we wait for an answer.
+GROUP = 100
+GROUP_BYTES = 1024 * 1024
 
 
 class Ending(NamedTuple):
@@ -100,12 +103,22 @@ class Completion:
                 self._news.clear()
                 await self._news.wait()
                 continue
-            group = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
+            group = self._next_group()
             self._telling = True
             answers = await self._tell(group)
             self._telling = False
             for ending, answer in zip(group, answers, strict=True):
                 self._on_finished(ending, answer)
+
+    def _next_group(self) -> list[Ending]:
+        group = [self._waiting.popleft()]
+        size = _output_bytes(group[0])
+        while self._waiting and len(group) < GROUP:
+            size += _output_bytes(self._waiting[0])
+            if size > GROUP_BYTES:
+                break
+            group.append(self._waiting.popleft())
+        return group
 
     async def _tell(self, group: Sequence[Ending]) -> list[str]:
         for failures in itertools.count():
@@ -257,6 +270,10 @@ def _dead_letter(ending: Ending) -> DeadLetter | None:
         fields=raw_fields(ending.delivery.fields),
         ends_task=ending.ends_task,
     )
+
+
+def _output_bytes(ending: Ending) -> int:
+    return len(ending.outcome.output) if isinstance(ending.outcome, Completed) else 0
 
 
 def _next_message(ending: Ending) -> bytes:

@@ -5,7 +5,7 @@ together they are one row that is inserted once; apart, a row that is inserted, 
 What waits is not acknowledged, so it is not lost with its recorder.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from orchestrator.record import DeadLetterRecord, HeardEvent, SeenTask
@@ -17,6 +17,9 @@ HOLD = 0.5  # seconds that a row may show up later
 # is overdue before it ends, and written twice: at 4,000 tasks a second these wait for 0.25 s.
 MOST = 1_000
 MOST_BYTES = 32 * 1024 * 1024
+# Of one transaction. A value of Postgres' ends at 1 GB, and each column of it is one; on the way
+# there a message takes six times its size.
+PORTION_BYTES = 32 * 1024 * 1024
 
 
 class Item(NamedTuple):
@@ -25,6 +28,31 @@ class Item(NamedTuple):
     delivery: Delivery
     message: SeenTask | HeardEvent | None = None
     letter: DeadLetterRecord | None = None
+
+
+def fitting(count: int, read: Sequence[Delivery]) -> int:
+    """How many messages to read next, so that they come to one portion, after `read` of `count`.
+
+    Twice as many at most: one large message among many small ones says little of the next ones.
+    """
+    size = sum(map(_bytes, read))
+    return max(1, min(2 * count, len(read) * PORTION_BYTES // size if size else 2 * count))
+
+
+def portions(batch: Sequence[Item]) -> list[Sequence[Item]]:
+    """The batch in order, in parts that are written by themselves; a message is never divided."""
+    found: list[Sequence[Item]] = []
+    first, size = 0, 0
+    for place, item in enumerate(batch):
+        size += (more := _bytes(item.delivery))
+        if size > PORTION_BYTES and place > first:
+            found.append(batch[first:place])
+            first, size = place, more
+    return [*found, batch[first:]] if batch else []
+
+
+def _bytes(delivery: Delivery) -> int:
+    return len(delivery.fields.get(b"data", b""))
 
 
 class Pairing:
@@ -83,7 +111,7 @@ class Pairing:
             # A second message of it: the fold tells duplicates and conflicts, the first one first.
             released += [self._release(task_id), item]
         else:
-            size = sum(map(len, item.delivery.fields.values()))
+            size = _bytes(item.delivery)
             self._held[task_id] = (now, size, item)
             self._bytes += size
 

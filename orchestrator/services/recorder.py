@@ -20,16 +20,17 @@ from orchestrator.record import (
 )
 from orchestrator.runtime.letter import letter_of
 from orchestrator.runtime.service import OUTAGE_PAUSE, Stop
-from orchestrator.services.pairing import Item, Pairing
+from orchestrator.services.pairing import Item, Pairing, fitting, portions
 from orchestrator.streams.consumer import BLOCK, Consumer, Delivery
 from orchestrator.streams.message import decode, decode_call, decode_event, decode_task
 from orchestrator.streams.names import RESULTS, TASKS
 
 logger = logging.getLogger("aurora.recorder")
 
-# Messages of each stream in one transaction. Where the cores are busy each wait for Postgres costs
-# a turn behind the workers: with two of them 1,000 drain a sixth faster than 500, 2,000 no faster.
+# Messages of each stream at once. Where the cores are busy each wait for Postgres costs a turn
+# behind the workers: with two of them 1,000 drain a tenth faster than 500, and 2,000 no faster.
 BATCH = 1_000
+FIRST = 100  # before anybody knows how large they are
 LOOK_FOR_QUEUES = 1.0  # seconds
 # After a small batch, seconds for the next one to gather: each costs a transaction, whose CPU the
 # tasks want. What comes after a quiet moment is recorded at once.
@@ -57,6 +58,7 @@ class Recorder:
         self._stop = Stop()
         self._looked = 0.0
         self._small = False
+        self._count = FIRST
         self._acknowledging: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
@@ -84,12 +86,13 @@ class Recorder:
             await self._stop.sleep(GATHER)
         due = self._pairing.due_in(time.monotonic())
         deliveries = await self.consumer.read(
-            BATCH,
+            self._count,
             keys=[self._results] if self._pairing.full else None,
             known=[item.delivery.entry_id for item in self._pairing.held],
             block=BLOCK if due is None else min(BLOCK, due),
         )
         self._small = 0 < len(deliveries) < SMALL
+        self._count = min(BATCH, fitting(self._count, deliveries))
         return [self._read(each) for each in deliveries]
 
     async def _watch_all(self) -> None:
@@ -104,25 +107,31 @@ class Recorder:
         self._looked = time.monotonic()
 
     async def _keep(self, batch: Sequence[Item]) -> None:
-        """Write a batch, however long Postgres is away, and only then begin to acknowledge it."""
-        if not batch:
-            return
+        """Write a batch, and begin to acknowledge each portion once it is written."""
+        for portion in portions(batch):
+            if not await self._written(portion):
+                return  # not acknowledged: they are delivered again
+            await self._acknowledged()  # one portion behind, and no more
+            self._acknowledging = asyncio.create_task(self._acknowledge(portion))
+
+    async def _written(self, portion: Sequence[Item]) -> bool:
+        """Written, however long Postgres is away; False where it is while we are to stop."""
         said = False
         while True:
             try:
-                await self._write(batch)
-                break
+                await self._write(portion)
             except Unavailable as error:
                 if not said:
                     logger.warning(
-                        "%d messages wait: %s", len(batch), error, extra={"event": "recorder.waits"}
-                    )
+                        "%d messages wait: %s", len(portion), error,
+                        extra={"event": "recorder.waits"},
+                    )  # fmt: skip
                 said = True
                 if self._stop:
-                    return  # not acknowledged: they are delivered again
+                    return False
                 await self._stop.sleep(OUTAGE_PAUSE)
-        await self._acknowledged()  # one batch behind, and no more
-        self._acknowledging = asyncio.create_task(self._acknowledge(batch))
+            else:
+                return True
 
     async def _acknowledged(self) -> None:
         """Wait until the batch before is acknowledged."""

@@ -18,6 +18,7 @@ logger = logging.getLogger("aurora.tail")
 
 PAGES = 5  # of the past that one wait looks through
 RECENT = 10_000  # ends kept for waits that begin after them
+RECENT_BYTES = 32 * 1024 * 1024  # of their entries
 # Compared, not looked up: a stranger's `event` may be anything that JSON can say.
 ENDS = tuple(kind for kind in EventKind if kind.state.is_terminal)
 
@@ -31,7 +32,8 @@ class ResultTail:
         self._waiting: dict[TaskId, list[asyncio.Future[TaskEvent]]] = defaultdict(list)
         self._reading: asyncio.Task[None] | None = None
         self._heard_from = (0, 0)  # ends of entries after this one are in `_recent`, or were heard
-        self._recent: OrderedDict[TaskId, TaskEvent] = OrderedDict()
+        self._recent: OrderedDict[TaskId, tuple[TaskEvent, int]] = OrderedDict()  # with its bytes
+        self._recent_bytes = 0
         self._starting = asyncio.Lock()
         self._stopping = False
 
@@ -45,7 +47,7 @@ class ResultTail:
         async with self._starting:
             await self._start(since)
         if task_id in self._recent:
-            future.set_result(self._recent[task_id])
+            future.set_result(self._recent[task_id][0])
             return future
         self._waiting[task_id].append(future)
         if since and order(since) < self._heard_from:
@@ -97,22 +99,24 @@ class ResultTail:
         reader = self._streams.reader()
         async for read in follow(reader, positions, stopping=lambda: self._stopping):
             for each in read.entries:
-                self._hear(self._end(each.entry_id, each.fields), each.entry_id)
+                if (event := self._end(each.entry_id, each.fields)) is not None:
+                    self._hear(event, each.entry_id, len(each.fields[b"data"]))
 
     async def _last_id(self) -> str:
         with translated():
             last = await self._streams.commands.xrevrange(self._streams.keys.results, count=1)
         return last[0][0].decode() if last else "0-0"
 
-    def _hear(self, event: TaskEvent | None, entry_id: str) -> None:
-        if event is None:
-            return
+    def _hear(self, event: TaskEvent, entry_id: str, size: int) -> None:
         for future in self._waiting.pop(event.task_id, ()):
             if not future.done():
                 future.set_result(event)
-        self._recent[event.task_id] = event
-        if len(self._recent) > RECENT:
-            self._recent.popitem(last=False)
+        _, replaced = self._recent.pop(event.task_id, (None, 0))
+        self._recent[event.task_id] = event, size
+        self._recent_bytes += size - replaced
+        while len(self._recent) > RECENT or self._recent_bytes > RECENT_BYTES:
+            _, (_, dropped) = self._recent.popitem(last=False)
+            self._recent_bytes -= dropped
             self._heard_from = order(entry_id)  # what is older may have been dropped
 
     def _end(self, entry_id: str, fields: Fields) -> TaskEvent | None:

@@ -48,7 +48,7 @@ OWN = {
         "P4",
         "orchestrator/services/recorder.py",
         "                said = True\n",
-        "                said = True\n                break\n",
+        "                said = True\n                return True\n",
         "postgres-cut",
     ),
     "a key that names no task": Mutant(

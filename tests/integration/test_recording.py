@@ -14,6 +14,7 @@ from orchestrator.db.reconciling import OpenTasks
 from orchestrator.errors import Overloaded, TaskIdConflict
 from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
+from orchestrator.services import pairing
 from orchestrator.services.auditor import Auditor
 from orchestrator.services.janitor import Janitor
 from orchestrator.services.reconciler import Reconciler
@@ -170,6 +171,23 @@ async def test_one_bad_row_does_not_hold_up_its_batch(parts, database):
     assert len(await rows(database, "SELECT * FROM tasks")) == 5
     letters = await rows(database, "SELECT reason FROM dead_letters ORDER BY reason")
     assert [each["reason"] for each in letters] == ["malformed", "unrecordable"]
+
+
+async def test_large_results_that_wait_are_recorded_in_portions(parts, database, monkeypatch):
+    """P8: 300 of 4 MB were one text of 1.2 GB, more than Postgres takes, for ever. Here: of KBs."""
+    monkeypatch.setattr(pairing, "PORTION_BYTES", 100_000)
+    event = '{"task_id":"%s","agent":"shout","event":"succeeded","output":"%s"}'
+    for _ in range(100):
+        data = event % (new_id(), "x" * 10_000)
+        await parts.streams.commands.xadd(parts.streams.keys.results, {"data": data})
+
+    await record_all(parts)
+
+    portions = await rows(database, "SELECT count(*) FROM results GROUP BY xmin::text")
+    assert sum(each["count"] for each in portions) == 100
+    assert max(each["count"] for each in portions) < 10
+    pending = await parts.streams.commands.xpending(parts.streams.keys.results, RECORDER)
+    assert pending["pending"] == 0
 
 
 async def test_what_no_worker_of_ours_can_have_said_is_too_large(parts, database):

@@ -282,7 +282,7 @@ MUTANTS = {
         "orchestrator/services/recorder.py",
         "        said = False\n",
         "        said = False\n"
-        "        await self.consumer.acknowledge([item.delivery for item in batch])\n",
+        "        await self.consumer.acknowledge([item.delivery for item in portion])\n",
         f"{RECORDING}::test_nothing_is_acknowledged_before_it_is_committed",
     ),
     "no reconciler": Mutant(
@@ -511,6 +511,27 @@ MUTANTS = {
         "        if made < len(writes.tasks.keys() - found):\n",
         "        if False:\n",
         f"{ATTACKS}::test_two_recorders_at_one_time_tell_of_one_beginning",
+    ),
+    "however large a batch is, it is one transaction": Mutant(
+        "P8",
+        "orchestrator/services/pairing.py",
+        "if size > PORTION_BYTES and place > first:",
+        "if False:",
+        f"{RECORDING}::test_large_results_that_wait_are_recorded_in_portions",
+    ),
+    "however large its results are, a group goes in one call": Mutant(
+        "P8",
+        "orchestrator/runtime/completion.py",
+        "            if size > GROUP_BYTES:\n",
+        "            if False:\n",
+        "tests/unit/test_completion.py::test_a_group_is_bounded_by_number_and_by_size",
+    ),
+    "however large they are, ten thousand results are kept for waits": Mutant(
+        "P8",
+        "orchestrator/streams/tail.py",
+        " or self._recent_bytes > RECENT_BYTES:",
+        ":",
+        "tests/unit/test_tail.py::test_ends_are_remembered_up_to_a_number_and_up_to_a_size",
     ),
     "one bad row fails its batch": Mutant(
         "P10",

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from orchestrator.event import EventKind, TaskEvent
-from orchestrator.outcome import Completed
-from orchestrator.runtime.completion import Completion, Ending
+from orchestrator.outcome import Completed, Expired, Outcome
+from orchestrator.runtime.completion import GROUP, GROUP_BYTES, Completion, Ending
 from orchestrator.streams.connection import Streams
 from orchestrator.streams.consumer import Delivery
 from orchestrator.streams.names import ORCHESTRATOR, Keys
@@ -39,3 +39,26 @@ def test_the_text_of_a_success_is_the_event(worker, crashes, began):
         task_id=task.task_id, agent=task.agent, event=EventKind.SUCCEEDED, at=ENDED, attempt=3,
         crashes=crashes, output={"a": ["b"]}, worker=worker, started_at=began, finished_at=ENDED,
     )  # fmt: skip
+
+
+def ending(outcome: Outcome) -> Ending:
+    return Ending(Delivery("t:agent:tasks", "1-0", {}), outcome, new_id(), ENDED)
+
+
+def test_a_group_is_bounded_by_number_and_by_size():
+    """A hundred results of 8 MB in one script call stalled Redis past every time-out, for ever."""
+    small, large = ending(Expired()), ending(Completed(b"x" * (GROUP_BYTES // 2)))
+    completion = Completion(
+        Streams("redis://nowhere.invalid", Keys("t")), group=ORCHESTRATOR, consumer="w",
+        marker_ttl=timedelta(hours=1), on_finished=print,
+    )  # fmt: skip
+    larger = ending(Completed(b"x" * (2 * GROUP_BYTES)))
+    for each in [small] * (GROUP + 1) + [large] * 4 + [larger, small]:
+        completion.add(each)
+
+    groups = [completion._next_group() for _ in range(5)]
+
+    assert groups == [
+        [small] * GROUP, [small, large, large], [large, large], [larger], [small],
+    ]  # fmt: skip
+    assert not completion.busy
