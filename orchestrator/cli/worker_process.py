@@ -15,6 +15,7 @@ from pathlib import Path
 
 from orchestrator.cli.tied import Tied, start_tied
 from orchestrator.errors import ConfigurationError
+from orchestrator.runtime.service import wait_at_most
 from orchestrator.streams.consumer import BLOCK
 
 logger = logging.getLogger("aurora.dev")
@@ -70,8 +71,7 @@ class WorkerProcess:
                     "the worker ended with code %d; another starts", process.returncode,
                     extra={"event": "worker.ended"},
                 )  # fmt: skip
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), PAUSE_AFTER_CRASH)
+                await wait_at_most(PAUSE_AFTER_CRASH, self._stopping)
             else:
                 leaving = asyncio.create_task(self._leave(process))
                 self._leaving.add(leaving)

@@ -4,7 +4,6 @@ Never says that a task succeeded: that is `completion`'s, and only for the owner
 """
 
 import asyncio
-import contextlib
 import logging
 import math
 import os
@@ -34,7 +33,7 @@ from orchestrator.runtime.lease import EXIT_BLOCKED, Held, Lease, hand_back
 from orchestrator.runtime.model_access import ModelDesk
 from orchestrator.runtime.pressure import Pressure
 from orchestrator.runtime.runner import Runner
-from orchestrator.runtime.service import Stop, every
+from orchestrator.runtime.service import Stop, every, wait_at_most
 from orchestrator.runtime.traced import tell_unbegun, traced
 from orchestrator.runtime.voice import Voice
 from orchestrator.spending import budget_of
@@ -219,9 +218,7 @@ class Dispatcher:
     async def _until_free(self) -> None:
         """Wait until something has ended, at most a second."""
         self._free.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
-                await self._free.wait()
+        await wait_at_most(1.0, self._free)
 
     async def _begin(self, deliveries: Sequence[Delivery]) -> None:
         """Start what may start; end what may not."""
@@ -406,10 +403,7 @@ class Dispatcher:
         began = time.monotonic()
         while self._flights and time.monotonic() - began < self.limits.grace.total_seconds():
             self._free.clear()
-            try:
-                await asyncio.wait_for(self._free.wait(), 0.2)
-            except TimeoutError:
-                continue
+            await wait_at_most(0.2, self._free)
         left = list(self._flights.items())
         if not left:
             return

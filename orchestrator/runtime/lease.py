@@ -21,6 +21,7 @@ from datetime import timedelta
 from typing import Any
 
 from orchestrator.errors import Overloaded, Unavailable
+from orchestrator.runtime.service import wait_at_most
 from orchestrator.runtime.witness import Witness
 from orchestrator.streams.channel import Part
 from orchestrator.streams.connection import Streams
@@ -153,9 +154,7 @@ class Lease:
         self._rouse = lambda: loop.call_soon_threadsafe(news.set)
         if self._stopping.is_set():  # asked only now: whoever set it before has roused nobody
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await news.wait()
+        await wait_at_most(seconds, news)
         self._rouse = None
 
     def _wake(self) -> None:

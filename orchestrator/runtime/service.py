@@ -44,9 +44,14 @@ class Stop:
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, or return at once when stopped."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):  # of `wait_for` each wait would be a task
-                await self._event.wait()
+        await wait_at_most(seconds, self._event)
+
+
+async def wait_at_most(seconds: float, event: asyncio.Event) -> None:
+    """Wait for the event, or until so many seconds have passed."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):  # of `wait_for` each wait would be a task
+            await event.wait()
 
 
 async def run_services(groups: Sequence[Sequence[Service]], *, stopped: asyncio.Event) -> None:

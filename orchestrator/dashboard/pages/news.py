@@ -19,6 +19,7 @@ from orchestrator.api.parts import Parts
 from orchestrator.dashboard.routing import pages
 from orchestrator.db.keys import Scope
 from orchestrator.errors import Overloaded, Unavailable
+from orchestrator.runtime.service import wait_at_most
 from orchestrator.streams.live import LiveTail
 
 router = pages()
@@ -59,9 +60,7 @@ async def _rings(tail: LiveTail[Any], sessions: KeyCache, session: str) -> Async
     yield "retry: 2000\n\n"
     with suppress(Unavailable, Overloaded), closing(await tail.subscribe(ring)) as subscription:
         while subscription.ended is None and time.monotonic() < until:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(RECHECK):
-                    await rung.wait()
+            await wait_at_most(RECHECK, rung)
             if await sessions.verify(session) is None:
                 return
             if rung.is_set():
