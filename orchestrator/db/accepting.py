@@ -4,7 +4,7 @@ Whoever makes a task durable comes through here, in a transaction of its own (`a
 single submissions that share a commit, without one (`accept_new`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import asyncpg
@@ -28,6 +28,9 @@ _GIVEN = {**_COLUMNS, "audit_id": "uuid", "actor": "text"}
 # Milliseconds for which single submissions wait together for a row that one of them needs. Below
 # Postgres' deadlock_timeout of a second, so that the group is never part of a deadlock.
 PATIENCE = 200
+# Tasks in one statement. Of `map` over gigabytes each column would else be one value of that size,
+# which Postgres takes for a broken connection.
+STATEMENT = 500
 
 
 def _statement(place: Callable[[int], str], *, provided: str = "") -> str:
@@ -82,10 +85,15 @@ async def accept(
         record = accepted(task, digest=task.digest, now=now)
         if records.setdefault(record.id, record).digest != record.digest:
             raise TaskIdConflict(record.id)
-    given = _given([(record, actor) for record in records.values()])
+    # By id, as the recorder locks them: two of us then wait for each other and never deadlock.
+    ordered = sorted(records)
+    fresh: set[TaskId] = set()
     async with translated():
-        fresh = {row[0] for row in await connection.execute(_ACCEPT, parameters(given))}
-        await _check_same(connection, [each for i, each in records.items() if i not in fresh])
+        for start in range(0, len(ordered), STATEMENT):
+            part = [records[task_id] for task_id in ordered[start : start + STATEMENT]]
+            given = parameters(_given([(record, actor) for record in part]))
+            fresh.update(row[0] for row in await connection.execute(_ACCEPT, given))
+            await _check_same(connection, [each for each in part if each.id not in fresh])
     return {task_id: task_id in fresh for task_id in records}
 
 
@@ -105,19 +113,18 @@ async def accept_new(database: Database, asked: Sequence[tuple[Task, str]]) -> s
     # row (1.1 ms where the driver takes 0.6, measured).
     async with database.driver() as driver:
         try:
-            return {row[0] for row in await driver.fetch(_ACCEPT_NEW, *_given(rows.values()))}
+            ordered = [rows[task_id] for task_id in sorted(rows)]  # as in `accept`
+            return {row[0] for row in await driver.fetch(_ACCEPT_NEW, *_given(ordered))}
         except asyncpg.LockNotAvailableError:
             return set()
 
 
-def _given(rows: Iterable[tuple[TaskRecord, str]]) -> list[str]:
+def _given(rows: Sequence[tuple[TaskRecord, str]]) -> list[str]:
     """The parameters of the statement for these rows and who asked for each."""
-    # By id, as the recorder locks them: two of us then wait for each other and never deadlock.
-    ordered = sorted(rows, key=lambda row: row[0].id)
     return [
-        *texts([record for record, _ in ordered], _COLUMNS),
-        joined([new_id() for _ in ordered], "uuid"),
-        joined([actor for _, actor in ordered], "text"),
+        *texts([record for record, _ in rows], _COLUMNS),
+        joined([new_id() for _ in rows], "uuid"),
+        joined([actor for _, actor in rows], "text"),
     ]
 
 

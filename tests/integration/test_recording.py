@@ -6,10 +6,11 @@ import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from orchestrator.app import recorder, worker
 from orchestrator.client import set_submitter
+from orchestrator.db import accepting
 from orchestrator.db.reconciling import OpenTasks
 from orchestrator.errors import Overloaded, TaskIdConflict
 from orchestrator.parts import Parts
@@ -273,6 +274,27 @@ async def test_the_same_task_twice_is_one_and_another_content_is_refused(parts):
     assert await length(parts) == 1
     with pytest.raises(TaskIdConflict, match="another agent or input"):
         await parts.submitter.submit(Shout.task(Text(text="y"), idempotency_key="k"))
+
+
+async def test_many_are_accepted_in_statements_and_all_or_none(parts, database, monkeypatch):
+    """A `map` over gigabytes was one value of that size a column: Postgres hung up on it."""
+    longest = 0
+
+    def look(_connection, _cursor, _statement, given, *_):
+        nonlocal longest
+        longest = max([longest, *(len(each) for each in given if isinstance(each, str))])
+
+    monkeypatch.setattr(accepting, "STATEMENT", 2)
+    event.listen(parts.database.engine.sync_engine, "before_cursor_execute", look)
+    tasks = [Shout.task(Text(text="x" * 10_000)) for _ in range(5)]
+    assert all((await parts.store.accept(tasks, actor="test")).values())
+    assert 20_000 < longest < 30_000
+
+    more = [Shout.task(Text(text=str(n))) for n in range(5)]
+    conflict = tasks[0].model_copy(update={"input": {"text": "y"}})
+    with pytest.raises(TaskIdConflict):
+        await parts.store.accept([*more, conflict], actor="test")
+    assert len(await rows(database, "SELECT id FROM tasks")) == len(tasks)
 
 
 async def test_a_session_publishes_if_and_only_if_it_commits(parts):

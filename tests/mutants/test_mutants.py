@@ -533,6 +533,13 @@ MUTANTS = {
         ":",
         "tests/unit/test_tail.py::test_ends_are_remembered_up_to_a_number_and_up_to_a_size",
     ),
+    "however many are submitted together, it is one statement": Mutant(
+        "P8",
+        "orchestrator/db/accepting.py",
+        "ordered[start : start + STATEMENT]]",
+        "ordered[start:]]",
+        f"{RECORDING}::test_many_are_accepted_in_statements_and_all_or_none",
+    ),
     "one bad row fails its batch": Mutant(
         "P10",
         "orchestrator/services/recorder.py",
