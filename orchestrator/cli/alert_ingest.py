@@ -48,8 +48,7 @@ class Ingest:
     async def run(self, file: IO[bytes], *, kind: AlertKind) -> None:
         """To the end of the file. Raises Unavailable; the same run again goes on from there."""
         streams = self.parts.streams
-        for stream in (ALERTS, CPS_ALERTS):
-            await streams.ensure_groups(streams.keys.of(stream), stream)
+        await streams.ensure_groups({streams.keys.of(each): each for each in (ALERTS, CPS_ALERTS)})
         batch: list[Line] = []
         with self._telling(file) as tell:
             for line in judge(file, kind=kind, limit=self.parts.settings.max_payload):

@@ -181,7 +181,7 @@ class Dispatcher:
             try:
                 await self.streams.announce_queues(self.queues)
                 await self.consumer.watch(lanes)
-                await self.streams.ensure_groups(self.streams.keys.results, RESULTS)
+                await self.streams.ensure_groups({self.streams.keys.results: RESULTS})
             except (Unavailable, Overloaded) as error:
                 logger.warning("waiting to start: %s", error, extra={"event": "redis.away"})
                 await self._stop.sleep(1.0)

@@ -102,23 +102,28 @@ class Streams:
         self._readers.append(channel)
         return channel
 
-    async def ensure_groups(self, key: str, stream: Stream) -> list[str]:
-        """Make the required groups that are missing, from the stream's beginning; their names."""
-        made = []
-        for group in stream.groups:
-            try:
-                with translated():
-                    await self.commands.xgroup_create(key, group, id="0", mkstream=True)
-                made.append(group)
-            except ResponseError as error:
-                if "BUSYGROUP" not in str(error):
-                    raise
+    async def ensure_groups(self, wanted: Mapping[str, Stream]) -> dict[str, list[str]]:
+        """Make the required groups that are missing, from their stream's beginning.
+
+        `wanted`: key -> which of the five. Returns the groups that were made, by key.
+        """
+        asked = [(key, group) for key, stream in wanted.items() for group in stream.groups]
+        made: dict[str, list[str]] = {}
+        with translated():
+            pipe = self.commands.pipeline(transaction=False)
+            for key, group in asked:
+                pipe.xgroup_create(key, group, id="0", mkstream=True)
+            replies = await pipe.execute(raise_on_error=False)
+            for (key, group), reply in zip(asked, replies, strict=True):
+                if not isinstance(reply, Exception):
+                    made.setdefault(key, []).append(group)
+                elif "BUSYGROUP" not in str(reply):
+                    raise reply
         return made
 
     async def ensure_all_groups(self) -> None:
         """Make every declared group of every declared stream."""
-        for stream in STREAMS:
-            await self.ensure_groups(self.keys.of(stream), stream)
+        await self.ensure_groups({self.keys.of(stream): stream for stream in STREAMS})
 
     async def check_server(self) -> str:
         """Refuse a server that would break a promise; its name and version otherwise."""

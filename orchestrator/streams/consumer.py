@@ -90,10 +90,10 @@ class Consumer:
 
     async def watch(self, watched: Mapping[str, Stream]) -> None:
         """Read these streams (key -> which of the five) from now on; makes their groups."""
-        for key, stream in watched.items():
-            if key not in self._watched:
-                await self.streams.ensure_groups(key, stream)
-                self._watched[key] = stream
+        new = {key: stream for key, stream in watched.items() if key not in self._watched}
+        if new:
+            await self.streams.ensure_groups(new)
+            self._watched.update(new)
 
     @property
     def watched(self) -> tuple[str, ...]:
@@ -348,11 +348,7 @@ class Consumer:
     async def _repair(self, error: Exception) -> None:
         """Make the groups again from the beginning; `$` would skip what came in between."""
         try:
-            made = {
-                key: groups
-                for key, stream in self._watched.items()
-                if (groups := await self.streams.ensure_groups(key, stream))
-            }
+            made = await self.streams.ensure_groups(self._watched)
             self._cursors.clear()
             # Of several streams read together, some may have answered.
             self._trouble.lost_reply = True

@@ -105,7 +105,7 @@ async def test_groups_that_redis_lost_are_made_again_from_the_beginning(streams,
 async def test_the_janitor_trims_only_what_all_have_acknowledged(streams, publisher):
     """P3 and P8: a group of somebody else holds entries back, and is passed over only if asked."""
     key = streams.keys.of(ALERTS)
-    await streams.ensure_groups(key, ALERTS)
+    await streams.ensure_groups({key: ALERTS})
     await streams.commands.xgroup_create(key, "theirs", id="0")
     for _ in range(5):
         await publisher.publish_data(ALERTS, b'{"x":1}')

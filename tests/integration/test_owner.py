@@ -37,7 +37,7 @@ class Member:
 
     async def watch(self) -> "Member":
         await self.consumer.watch({self.streams.keys.tasks: TASKS})
-        await self.streams.ensure_groups(self.streams.keys.results, RESULTS)
+        await self.streams.ensure_groups({self.streams.keys.results: RESULTS})
         return self
 
     async def take(self) -> Delivery:
