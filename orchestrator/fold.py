@@ -94,7 +94,7 @@ class _Fold:
         record.crashes = max(record.crashes, event.crashes + event.crashed)
         record.worker = event.worker or record.worker
         record.started_at = event.started_at or record.started_at
-        record.run_at = event.run_at if state is TaskState.RETRYING else record.run_at
+        record.run_at = _due(heard) if state is TaskState.RETRYING else record.run_at
         if state.is_terminal:
             record.finished_at = event.finished_at or event.at
             self.writes.results[record.id] = _result(record, event)
@@ -287,6 +287,17 @@ class _Fold:
                 detail={"stream": seen.stream, "entry_id": seen.entry_id, **detail},
             )
         )
+
+
+def _due(heard: HeardEvent) -> datetime | None:
+    """When a retry is due, by Redis' clock as it is published: a worker's may be minutes ahead."""
+    event = heard.event
+    if event.run_at is None:
+        return None
+    try:
+        return heard.at + (event.run_at - event.at)
+    except OverflowError:
+        return event.run_at
 
 
 def _result(record: TaskRecord, event: TaskEvent) -> ResultRecord:

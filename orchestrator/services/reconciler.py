@@ -1,7 +1,8 @@
 """Turns any loss in Redis into delay: publishes again what has a row and no message.
 
 A task is published again only if its message is gone, it is not delayed, and the recorder has since
-committed past everything that the streams held at that observation; then the row is read again.
+committed past everything that the streams held at that observation; then the row is read again, and
+Redis asked again: a server that lost its last writes may have brought back an older message of it.
 So a slow recorder never causes a second execution. What was accepted while Redis had all that it
 may hold is published here, too, as room becomes free; that is no loss.
 """
@@ -103,26 +104,25 @@ class Reconciler:
         if not candidates:
             return None
         keys = self.streams.keys
-        places = await look(
-            self.streams, [self._lookup(row) for row in candidates], renewed=self.renewed
-        )
+        lost = await self._lost(candidates)
         # After the look: whatever made a message vanish before it is on the streams by now, so
         # the recorder that has passed these marks has seen it.
         lanes = [lane for queue in await self.streams.queues() for lane in keys.lanes(queue)]
         marks = await ends_of(self.streams, [keys.results, *lanes])
-        lost = tuple(
-            row
-            for row, place in zip(candidates, places, strict=True)
-            if place in (Where.GONE, Where.ENDED)
-        )
         return Observation(lost, marks) if lost else None
+
+    async def _lost(self, rows: Sequence[OpenTask]) -> tuple[OpenTask, ...]:
+        """Those of which Redis has no message that could bring them on."""
+        lookups = [self._lookup(row) for row in rows]
+        places = await look(self.streams, lookups, renewed=self.renewed)
+        gone = (Where.GONE, Where.ENDED)
+        return tuple(row for row, place in zip(rows, places, strict=True) if place in gone)
 
     async def _bring_on(self, rows: Sequence[OpenTask], *, most: int) -> None:
         now = await self.tasks.again([row.task_id for row in rows])
-        unchanged = [row for row in rows if now.get(row.task_id) == row][:most]
-        messages = {
-            row.task_id: found for row in unchanged if (found := await self._next_message(row))
-        }
+        unchanged = [row for row in rows if now.get(row.task_id) == row]
+        lost = (await self._lost(unchanged))[:most]
+        messages = {row.task_id: found for row in lost if (found := await self._next_message(row))}
         if not messages:
             return
         # An end that never reached Postgres would keep the task from running again.
@@ -130,20 +130,18 @@ class Reconciler:
         self.room.given(len(messages))
         await self.publisher.publish_many(list(messages.values()))
         # No message of the others was ever seen: they waited for room, or for Redis.
-        lost = [
-            messages[row.task_id] for row in unchanged if row.entry_id and row.task_id in messages
-        ]
-        if late := len(messages) - len(lost):
+        again = [messages[row.task_id] for row in lost if row.entry_id and row.task_id in messages]
+        if late := len(messages) - len(again):
             logger.info(
                 "published %d tasks that had been accepted before", late,
                 extra={"event": "tasks.published_late"},
             )  # fmt: skip
-        if lost:
+        if again:
             logger.warning(
-                "published %d tasks again whose messages were lost", len(lost),
+                "published %d tasks again whose messages were lost", len(again),
                 extra={"event": "tasks.republished"},
             )  # fmt: skip
-        for message in lost:
+        for message in again:
             await self.publisher.audit(
                 "task.republished",
                 object_type="task",

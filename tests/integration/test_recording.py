@@ -107,6 +107,26 @@ async def test_a_lost_message_is_published_again_and_a_slow_recorder_is_waited_f
     assert row["state"] == "succeeded"
 
 
+async def test_a_message_that_came_back_meanwhile_is_not_published_beside(parts):
+    """Redis lost its last writes: the newest message is gone, an older one leads to a retry."""
+    task = Shout.task(Text(text="x"))
+    receipt = await parts.submitter.submit(task)
+    await record_all(parts)
+    commands, keys = parts.streams.commands, parts.streams.keys
+    await commands.xdel(keys.tasks, receipt.entry_id)
+    sweeper = reconciler(parts)
+    await sweeper.sweep()
+
+    await commands.zadd(keys.delayed, {task.task_id: 2**50})
+    await sweeper.sweep()
+    assert await length(parts) == 0
+
+    await commands.zrem(keys.delayed, task.task_id)
+    for _ in range(2):
+        await sweeper.sweep()
+    assert await length(parts) == 1
+
+
 async def test_everything_lost_is_published_again(parts):
     """FLUSHALL: queued, running, retrying and scheduled tasks each come back as they stood."""
     tasks = [Shout.task(Text(text=str(n))) for n in range(3)]

@@ -292,6 +292,20 @@ MUTANTS = {
         "",
         f"{RECORDING}::test_a_row_without_a_message_is_published",
     ),
+    "a retry is due by its worker's clock": Mutant(
+        "P1",
+        "orchestrator/fold.py",
+        "return heard.at + (event.run_at - event.at)",
+        "return event.run_at",
+        "tests/unit/test_record.py::test_a_retry_is_due_by_redis_clock",
+    ),
+    "a reconciler that looks for a message once": Mutant(
+        "P2",
+        "orchestrator/services/reconciler.py",
+        "(await self._lost(unchanged))[:most]",
+        "unchanged[:most]",
+        f"{RECORDING}::test_a_message_that_came_back_meanwhile_is_not_published_beside",
+    ),
     "a reconciler that does not wait for the recorder": Mutant(
         "P1",
         "orchestrator/services/reconciler.py",
@@ -473,8 +487,8 @@ MUTANTS = {
     "the reconciler publishes past every limit": Mutant(
         "P8",
         "orchestrator/services/reconciler.py",
-        "if now.get(row.task_id) == row][:most]",
-        "if now.get(row.task_id) == row]",
+        "(await self._lost(unchanged))[:most]",
+        "await self._lost(unchanged)",
         f"{BACKPRESSURE}::test_what_is_accepted_waits_in_postgres_while_redis_has_its_fill",
     ),
     "the reconciler fills the last of the memory": Mutant(

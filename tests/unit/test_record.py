@@ -79,6 +79,20 @@ HISTORY = [
 ]
 
 
+def test_a_retry_is_due_by_redis_clock():
+    """Of a worker whose clock is ahead; or else what Redis loses would be brought on as late."""
+    memory, minutes = Memory(), timedelta(minutes=2)
+    retry = heard(2, EventKind.RETRYING)
+    ahead = {"at": retry.at + minutes, "run_at": retry.at + minutes + timedelta(seconds=5)}
+    memory.take([seen(1), retry._replace(event=retry.event.model_copy(update=ahead))])
+    assert memory.tasks[TASK.task_id].run_at == retry.at + timedelta(seconds=5)
+
+    far = {"at": retry.at.replace(year=2), "run_at": retry.at.replace(year=9998)}
+    memory = Memory()
+    memory.take([seen(1), retry._replace(event=retry.event.model_copy(update=far))])
+    assert memory.tasks[TASK.task_id].run_at == far["run_at"]
+
+
 @given(
     order=st.permutations(HISTORY + HISTORY[:3]),
     cuts=st.lists(st.integers(min_value=0, max_value=9), max_size=4),
