@@ -68,17 +68,19 @@ class _Fold:
         """A message on the results stream."""
         event = heard.event
         letter = event.dead_letter
-        if letter is not None:
+        if letter is not None and not letter.ends_task:
             self._dead_letter(letter, event, heard.said_by)
-            if not letter.ends_task:
-                return
+            return
         if heard.call is not None:
             self._spend(heard, heard.call)
             return
         record = self._record(event.task_id) or self._unseen(heard)
         if record.state.is_terminal:
+            # Nor does it leave a letter: redriven, what has ended would run again.
             self._superseded(record, heard)
             return
+        if letter is not None:
+            self._dead_letter(letter, event, heard.said_by)
         before, state = record.state, event.event.state
         reached = progress(state, event.attempt)
         self._crashed_before(record, event)

@@ -292,6 +292,13 @@ MUTANTS = {
         "",
         f"{RECORDING}::test_a_row_without_a_message_is_published",
     ),
+    "an end that comes second leaves a letter": Mutant(
+        "P2",
+        "orchestrator/fold.py",
+        "            self._superseded(record, heard)\n            return\n        if letter",
+        "            self._superseded(record, heard)\n        if letter",
+        "tests/unit/test_record.py::test_an_end_that_comes_second_leaves_no_letter",
+    ),
     "a retry is due by its worker's clock": Mutant(
         "P1",
         "orchestrator/fold.py",

@@ -292,3 +292,17 @@ def test_what_an_unknown_task_says_of_a_time_to_come_begins_when_it_was_said():
     said = heard(5, EventKind.STARTED, started_at=NOW + timedelta(hours=3))
 
     assert fold({}, [said]).tasks[TASK.task_id].created_at == NOW + timedelta(seconds=5)
+
+
+def test_an_end_that_comes_second_leaves_no_letter():
+    """Redis lost its last writes, and a task that had ended was set aside: nothing to redrive."""
+    letter = DeadLetter(
+        stream="s", entry_id="9-0", reason=DeadReason.CRASHED, detail="d", fields={}
+    )
+    memory = Memory()
+    memory.take([seen(1), heard(2, EventKind.SUCCEEDED, output={})])
+    memory.take([heard(3, EventKind.DEAD, attempt=2, dead_letter=letter)])
+
+    assert not memory.letters
+    assert memory.results[TASK.task_id].state is TaskState.SUCCEEDED
+    assert "attempt.superseded" in {each.action for each in memory.audit.values()}
