@@ -18,7 +18,7 @@ HOLD = 0.5  # seconds that a row may show up later
 MOST = 1_000
 MOST_BYTES = 32 * 1024 * 1024
 # Of one transaction. A value of Postgres' ends at 1 GB, and each column of it is one; on the way
-# there a message takes six times its size.
+# there a message takes seven times its size.
 PORTION_BYTES = 32 * 1024 * 1024
 
 
