@@ -37,10 +37,10 @@ from orchestrator.task import Task, iso, new_id
 
 logger = logging.getLogger("aurora.completion")
 
-# Attempts and bytes of output a script call: a few milliseconds of the server's time. A hundred
-# results of 8 MB in one call would stall it for everybody, past the time we wait for an answer.
+# A script call: a hundred attempts are about a millisecond of the server's time. With so many
+# results of 8 MB one took longer than anybody waits for its answer, and all others with it.
 GROUP = 100
-GROUP_BYTES = 1024 * 1024
+GROUP_BYTES = 1024 * 1024  # of output
 
 
 class Ending(NamedTuple):
