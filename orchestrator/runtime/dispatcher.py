@@ -21,11 +21,11 @@ from orchestrator.outcome import Crashed, Failed, Fault, Outcome, Superseded
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.completion import Completion, Ending
 from orchestrator.runtime.flight import (
+    Boarding,
     Flight,
     Question,
     after_crash,
     answered,
-    board,
     question_of,
 )
 from orchestrator.runtime.isolated import IsolatedRunner
@@ -100,6 +100,9 @@ class Dispatcher:
         self.limits = limits
         self.tracing = tracing
         self.streams = publisher.streams
+        self._boarding = Boarding(
+            registry=registry, max_payload=limits.max_payload, max_starts=limits.max_starts
+        )
         self._marker_ttl = int(marker_ttl.total_seconds() * 1000)
         self._completion = Completion(
             self.streams,
@@ -223,17 +226,8 @@ class Dispatcher:
     async def _begin(self, deliveries: Sequence[Delivery]) -> None:
         """Start what may start; end what may not."""
         asked: list[tuple[Flight | Ending, Question]] = []
-        named = self._named(deliveries)
-        for delivery in deliveries:
-            if (delivery.stream, delivery.entry_id) in self._flights:
-                continue  # at work on it already
-            boarded = board(
-                delivery,
-                self.registry,
-                max_payload=self.limits.max_payload,
-                max_starts=self.limits.max_starts,
-                named=named,
-            )
+        fresh = [each for each in deliveries if (each.stream, each.entry_id) not in self._flights]
+        for boarded in self._boarding.of(fresh, named=self._named(deliveries)):
             if (question := question_of(boarded)) is not None:
                 asked.append((boarded, question))
             elif isinstance(boarded, Ending):

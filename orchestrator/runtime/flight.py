@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -11,8 +11,9 @@ from orchestrator.errors import DeadReason, PayloadTooLarge, Rejected
 from orchestrator.outcome import Crashed, Expired, Outcome, Postponed, SetAside, Superseded
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.completion import Ending
+from orchestrator.streams.batch import Refused, applied, decoded
 from orchestrator.streams.consumer import Delivery
-from orchestrator.streams.message import decode, decode_task
+from orchestrator.streams.message import Message, decode_task, entry_time
 from orchestrator.task import Task, TaskId, derived_id
 
 READ_PAST = 4  # times the limit of a message
@@ -62,61 +63,79 @@ class Flight:
         )
 
 
-def board(
-    delivery: Delivery,
-    registry: AgentRegistry,
-    *,
-    max_payload: int,
-    max_starts: int,
-    named: Collection[TaskId] = (),
-) -> Flight | Ending:
-    """A flight that may start, or the ending of what may not: unreadable, unknown, too late.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boarding:
+    """What this worker lets start."""
 
-    `named`: tasks whose code other workers were in the middle of when they ended.
-    """
-    now = datetime.now(UTC)
-    task_id: str | None = None
-    earlier = delivery.times - 1  # deliveries of this entry whose run did not end
-    task: Task | None = None
-    outcome: Outcome | None
-    try:
+    registry: AgentRegistry
+    max_payload: int  # bytes
+    max_starts: int
+
+    def of(
+        self, deliveries: Sequence[Delivery], *, named: Collection[TaskId] = ()
+    ) -> list[Flight | Ending]:
+        """Of each a flight, or the ending of what may not start: unreadable, unknown, too late.
+
+        `named`: tasks whose code other workers were in the middle of when they ended.
+        """
+        now = datetime.now(UTC)
         # Read some way past the limit, so that a message that is too large ends its task: a row
         # that stayed open would be published again for ever.
-        message = decode(
-            delivery.fields,
-            stream=delivery.stream,
-            entry_id=delivery.entry_id,
-            limit=READ_PAST * max_payload,
-        )
-        task_id = message.id
-        task = decode_task(message)
-        task_id = task.task_id
-        size = sum(map(len, delivery.fields.values()))
-        if size > max_payload:
-            raise PayloadTooLarge(size, max_payload)
-        registry.get(task.agent)
-        outcome = before_start(
-            task,
-            crashes=task.crashes + earlier,
-            taken=message.taken,
-            now=now,
-            max_starts=max_starts,
-        )
-    except Rejected as error:
-        outcome = SetAside(error.reason, str(error))
-    attempt = task.attempt + earlier if task else 1
-    crashes = task.crashes + earlier if task else 0
-    if task is not None and outcome is None:
+        messages = decoded(deliveries, limit=READ_PAST * self.max_payload)
+        tasks = applied(decode_task, messages)
+        digests = ["" if isinstance(task, Refused) else task.digest for task in tasks]
+        return [
+            _unreadable(delivery, message, task, now)
+            if isinstance(task, Refused)
+            else self._readable(delivery, task, digest, now, named)
+            for delivery, message, task, digest in zip(
+                deliveries, messages, tasks, digests, strict=True
+            )
+        ]
+
+    def _readable(
+        self, delivery: Delivery, task: Task, digest: str, now: datetime, named: Collection[TaskId]
+    ) -> Flight | Ending:
+        earlier = delivery.times - 1  # deliveries of this entry whose run did not end
+        attempt, crashes = task.attempt + earlier, task.crashes + earlier
+        outcome = self._before_start(delivery, task, crashes, now)
+        if outcome is not None:
+            return Ending(
+                delivery=delivery, outcome=outcome, attempt=attempt, crashes=crashes, task=task,
+                task_id=task.task_id, finished_at=now,
+            )  # fmt: skip
         return Flight(
-            delivery=delivery, task=task, digest=task.digest, attempt=attempt, crashes=crashes,
-            suspect=is_suspect(crashes, max_starts=max_starts, named=task.task_id in named),
+            delivery=delivery, task=task, digest=digest, attempt=attempt, crashes=crashes,
+            suspect=is_suspect(
+                crashes, max_starts=self.max_starts, named=task.task_id in named
+            ),
             started_at=now,
         )  # fmt: skip
-    assert outcome is not None  # noqa: S101 - an unreadable entry was set aside above
+
+    def _before_start(
+        self, delivery: Delivery, task: Task, crashes: int, now: datetime
+    ) -> Outcome | None:
+        try:
+            size = sum(map(len, delivery.fields.values()))
+            if size > self.max_payload:
+                raise PayloadTooLarge(size, self.max_payload)
+            self.registry.get(task.agent)
+        except Rejected as error:
+            return SetAside(error.reason, str(error))
+        taken = entry_time(delivery.entry_id)
+        return before_start(task, crashes=crashes, taken=taken, now=now, max_starts=self.max_starts)
+
+
+def _unreadable(
+    delivery: Delivery, message: Message | Refused, why: Refused, now: datetime
+) -> Ending:
+    if isinstance(message, Refused):
+        task_id = derived_id(delivery.stream, delivery.entry_id)
+    else:
+        task_id = message.id
     return Ending(
-        delivery=delivery, outcome=outcome, attempt=attempt, crashes=crashes, task=task,
-        task_id=task_id or derived_id(delivery.stream, delivery.entry_id), finished_at=now,
-        ends_task=task is not None,
+        delivery=delivery, outcome=SetAside(why.reason, why.detail), task_id=task_id,
+        finished_at=now, ends_task=False,
     )  # fmt: skip
 
 

@@ -6,9 +6,9 @@ What waits is not acknowledged, so it is not lost with its recorder.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
-from orchestrator.record import DeadLetterRecord, HeardEvent, SeenTask
+from orchestrator.record import HeardEvent, SeenTask
+from orchestrator.services.decoding import Item
 from orchestrator.streams.consumer import Delivery
 from orchestrator.task import TaskId
 
@@ -20,14 +20,6 @@ MOST_BYTES = 32 * 1024 * 1024
 # Of one transaction. A value of Postgres' ends at 1 GB, and each column of it is one; on the way
 # there a message takes seven times its size.
 PORTION_BYTES = 32 * 1024 * 1024
-
-
-class Item(NamedTuple):
-    """A delivery, and what was read of it: a message, a dead letter, or nothing of ours."""
-
-    delivery: Delivery
-    message: SeenTask | HeardEvent | None = None
-    letter: DeadLetterRecord | None = None
 
 
 def fitting(count: int, read: Sequence[Delivery]) -> int:

@@ -11,18 +11,13 @@ from collections.abc import Sequence
 
 from orchestrator.db.recording import record
 from orchestrator.db.session import Database
-from orchestrator.errors import DeadReason, Overloaded, Rejected, Unavailable
-from orchestrator.record import (
-    HeardEvent,
-    SeenTask,
-    Unrecordable,
-    Writes,
-)
+from orchestrator.errors import DeadReason, Overloaded, Unavailable
+from orchestrator.record import Unrecordable, Writes
 from orchestrator.runtime.letter import letter_of
 from orchestrator.runtime.service import OUTAGE_PAUSE, Stop
-from orchestrator.services.pairing import Item, Pairing, fitting, portions
-from orchestrator.streams.consumer import BLOCK, Consumer, Delivery
-from orchestrator.streams.message import decode, decode_call, decode_event, decode_task
+from orchestrator.services.decoding import Decoder, Item
+from orchestrator.services.pairing import Pairing, fitting, portions
+from orchestrator.streams.consumer import BLOCK, Consumer
 from orchestrator.streams.names import RESULTS, TASKS
 
 logger = logging.getLogger("aurora.recorder")
@@ -36,8 +31,6 @@ LOOK_FOR_QUEUES = 1.0  # seconds
 # tasks want. What comes after a quiet moment is recorded at once.
 GATHER = 0.01
 SMALL = 100  # messages
-# Times AURORA_MAX_OUTPUT: what is larger is no result of ours, also of workers with another limit.
-PAST_OUTPUT = 4
 
 
 class Recorder:
@@ -51,9 +44,8 @@ class Recorder:
         """Store; both in bytes."""
         self.consumer = consumer
         self.database = database
-        self.max_payload = max_payload
-        self.max_output = max_output
         self._results = consumer.streams.keys.results
+        self._decoder = Decoder(self._results, max_payload=max_payload, max_output=max_output)
         self._pairing = Pairing()
         self._stop = Stop()
         self._looked = 0.0
@@ -93,7 +85,7 @@ class Recorder:
         )
         self._small = 0 < len(deliveries) < SMALL
         self._count = min(BATCH, fitting(self._count, deliveries))
-        return [self._read(each) for each in deliveries]
+        return self._decoder.items(deliveries)
 
     async def _watch_all(self) -> None:
         """Read every queue that somebody publishes to, also new ones."""
@@ -169,42 +161,3 @@ class Recorder:
             also = Writes()
             also.set_aside(letter, actor=self.consumer.name)
             await record(self.database, [], also=also)
-
-    def _read(self, delivery: Delivery) -> Item:
-        """The message as a value; none when it is another's to deal with, or set aside."""
-        of_results = delivery.stream == self._results
-        try:
-            message = decode(
-                delivery.fields,
-                stream=delivery.stream,
-                entry_id=delivery.entry_id,
-                # A result may be larger than what we accept: a worker's is never refused.
-                limit=PAST_OUTPUT * self.max_output if of_results else self.max_payload,
-            )
-            said_by = message.producer or delivery.stream
-            if of_results:
-                event = decode_event(message)
-                heard = HeardEvent(
-                    event=event,
-                    stream=delivery.stream,
-                    entry_id=delivery.entry_id,
-                    at=message.taken,
-                    said_by=said_by,
-                    call=decode_call(message, event),
-                )
-                return Item(delivery, heard)
-            task = decode_task(message)
-            seen = SeenTask(
-                task=task,
-                digest=task.digest,
-                stream=delivery.stream,
-                entry_id=delivery.entry_id,
-                at=message.taken,
-                said_by=said_by,
-                said_at=message.said_at,
-            )
-            return Item(delivery, seen)
-        except Rejected as error:
-            # On a tasks stream the dispatcher sets it aside and says so on the results stream.
-            refused = letter_of(delivery, error.reason, str(error)) if of_results else None
-            return Item(delivery, letter=refused)

@@ -79,9 +79,9 @@ OWN = {
     ),
     "what is refused is dropped": Mutant(
         "P10",
-        "orchestrator/services/recorder.py",
-        "refused = letter_of(delivery, error.reason, str(error)) if of_results else None",
-        "refused = None",
+        "orchestrator/services/decoding.py",
+        "letter=letter_of(delivery, found.reason, found.detail)",
+        "letter=None",
         "malformed",
     ),
     "an act that is read again is another": Mutant(

@@ -17,9 +17,10 @@ from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
 from orchestrator.services import pairing
 from orchestrator.services.auditor import Auditor
+from orchestrator.services.decoding import PAST_OUTPUT
 from orchestrator.services.janitor import Janitor
 from orchestrator.services.reconciler import Reconciler
-from orchestrator.services.recorder import PAST_OUTPUT, Recorder
+from orchestrator.services.recorder import Recorder
 from orchestrator.streams.message import KEPT
 from orchestrator.streams.names import AUDIT, AUDITOR, RECORDER, RESULTS
 from orchestrator.task import Durability, Task, TaskState, new_id
@@ -55,7 +56,7 @@ async def record_all(parts: Parts) -> None:
     found = _recorder(parts)
     await found._watch_all()
     while batch := await found.consumer.read(1000, block=0.001):
-        await found._keep([found._read(each) for each in batch])
+        await found._keep(found._decoder.items(batch))
         await found._acknowledged()
 
 
@@ -161,7 +162,7 @@ async def test_nothing_is_acknowledged_before_it_is_committed(parts, database):
     found = _recorder(parts)
     await found._watch_all()
     (delivery,) = await found.consumer.read(10)
-    keeping = asyncio.create_task(found._keep([found._read(delivery)]))
+    keeping = asyncio.create_task(found._keep(found._decoder.items([delivery])))
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asyncio.shield(keeping), 0.5)
 

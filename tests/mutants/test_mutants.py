@@ -398,6 +398,20 @@ MUTANTS = {
         "case Ending():",
         f"{ATTACKS}::test_what_may_not_begin_does_not_end_the_task_whose_id_it_took",
     ),
+    "one refused message keeps the others from being read": Mutant(
+        "P10",
+        "orchestrator/streams/batch.py",
+        "        except Rejected as error:\n",
+        "        except ZeroDivisionError as error:\n",
+        "tests/unit/test_batch.py::test_a_worker_boards_each_in_its_place",
+    ),
+    "what is refused gives up its place": Mutant(
+        "P10",
+        "orchestrator/streams/batch.py",
+        "            found.append(Refused(error.reason, str(error)))\n",
+        "            found.insert(0, Refused(error.reason, str(error)))\n",
+        "tests/unit/test_batch.py::test_a_recorder_reads_each_in_its_place",
+    ),
     "an entry id of no year ends its readers": Mutant(
         "P10",
         "orchestrator/streams/message.py",

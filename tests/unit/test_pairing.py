@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 
 from orchestrator.event import EventKind, TaskEvent
 from orchestrator.record import HeardEvent, SeenTask
+from orchestrator.services.decoding import Item
 from orchestrator.services.pairing import (
     HOLD,
     MOST,
     MOST_BYTES,
     PORTION_BYTES,
-    Item,
     Pairing,
     fitting,
     portions,
