@@ -203,7 +203,7 @@ class Agent(Generic[InputT, OutputT]):
     def load_input(cls, raw: Any) -> InputT:
         """Validate what a message brought. Raises InvalidInput, which names the fields."""
         try:
-            loaded: InputT = cls.input_type.validate_python(raw)
+            loaded: InputT = cls.input_type.validator.validate_python(raw)
         except ValidationError as error:
             raise InvalidInput(cls.name, tuple(_problems(error))) from error
         return loaded

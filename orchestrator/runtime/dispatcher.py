@@ -310,8 +310,9 @@ class Dispatcher:
 
     async def _attempt(self, flight: Flight, agent: Agent[Any, Any]) -> Outcome:
         flight.started_at = datetime.now(UTC)
+        isolated = flight.suspect or agent.isolation == Isolation.PROCESS
         held = self.lease.held.get(flight.key)
-        if held is not None and not _is_isolated(flight, agent):
+        if held is not None and not isolated:
             held.deadline = time.monotonic() + agent.timeout.total_seconds()
         budget = budget_of(agent.budget, flight.task.budget)
         context = RunContext(
@@ -326,7 +327,7 @@ class Dispatcher:
             asker=self.asker,
             clock=RunClock(lambda seconds: self._extend(flight, seconds)),
         )
-        if not _is_isolated(flight, agent):
+        if not isolated:
             return await self.runner.run(agent, context)
         if flight.suspect:
             logger.warning(
@@ -420,10 +421,6 @@ class Dispatcher:
             logger.warning("not handed back, their lease will run out: %s", error)
             return
         logger.info("handed back %d tasks", done, extra={"event": "tasks.handed_back"})
-
-
-def _is_isolated(flight: Flight, agent: Agent[Any, Any]) -> bool:
-    return flight.suspect or agent.isolation == Isolation.PROCESS
 
 
 def _failed(done: "asyncio.Task[None]") -> BaseException | None:

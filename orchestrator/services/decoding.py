@@ -44,12 +44,16 @@ class Decoder:
 
 def _tasks(deliveries: Sequence[Delivery], limit: int) -> list[Item]:
     messages = decoded(deliveries, limit=limit)
-    read = applied(lambda message: (message, decode_task(message)), messages)
-    digests = ["" if isinstance(found, Refused) else found[1].digest for found in read]
+    tasks = applied(decode_task, messages)
+    digests = ["" if isinstance(task, Refused) else task.digest for task in tasks]
     # What is refused the dispatcher sets aside, and says so on the results stream.
     return [
-        Item(delivery) if isinstance(found, Refused) else Item(delivery, _seen(*found, digest))
-        for delivery, found, digest in zip(deliveries, read, digests, strict=True)
+        Item(delivery)
+        if isinstance(message, Refused) or isinstance(task, Refused)
+        else Item(delivery, _seen(message, task, digest))
+        for delivery, message, task, digest in zip(
+            deliveries, messages, tasks, digests, strict=True
+        )
     ]
 
 
