@@ -55,16 +55,18 @@ class Member:
         return answer.decode()
 
     async def finish(
-        self, delivery: Delivery, outcome: Outcome | None = None, *, slow_by: timedelta = LEASE * 0
+        self, *deliveries: Delivery, outcome: Outcome | None = None, slow_by: timedelta = LEASE * 0
     ) -> str:
-        task = task_of(delivery)
-        self.completion.add(
-            Ending(
-                delivery=delivery, outcome=outcome or Completed(b"{}"),
-                task=task, task_id=task.task_id, attempt=task.attempt + delivery.times - 1,
-                finished_at=datetime.now(UTC) - slow_by,
-            )
-        )  # fmt: skip
+        """End these in one group; the answer to the last one."""
+        for delivery in deliveries:
+            task = task_of(delivery)
+            self.completion.add(
+                Ending(
+                    delivery=delivery, outcome=outcome or Completed(b"{}"),
+                    task=task, task_id=task.task_id, attempt=task.attempt + delivery.times - 1,
+                    finished_at=datetime.now(UTC) - slow_by,
+                )
+            )  # fmt: skip
         self.completion.stop()
         await self.completion.run()
         return self.answers[-1]
@@ -114,7 +116,7 @@ async def test_a_retry_is_due_by_the_servers_clock(streams, two, task):
     delivery = await a.take()
     retrying = Retrying(Fault(type="E", message="m"), timedelta(seconds=30))
 
-    assert await a.finish(delivery, retrying, slow_by=timedelta(hours=1)) == "ok"
+    assert await a.finish(delivery, outcome=retrying, slow_by=timedelta(hours=1)) == "ok"
 
     due = await streams.commands.zscore(streams.keys.delayed, task.task_id) / 1000
     seconds, _ = await streams.commands.time()
@@ -143,6 +145,20 @@ async def test_two_entries_of_one_task_have_one_end(streams, two, task):
 
     assert await a.finish(first) == "ok"
     assert await b.finish(second) == "ended"
+    assert len(await ends(streams)) == 1
+    assert (await streams.commands.xpending(streams.keys.tasks, ORCHESTRATOR))["pending"] == 0
+
+
+async def test_two_entries_of_one_task_that_end_together_have_one_end(streams, two, task):
+    """One worker has both in hand, and tells of both in one call."""
+    a, _ = two
+    await Publisher(streams, producer="again").publish(task)
+    first, second = await a.take(), await a.take()
+    assert (await a.begin(first), await a.begin(second)) == ("run", "run")
+
+    await a.finish(first, second)
+
+    assert a.answers == ["ok", "ended"]
     assert len(await ends(streams)) == 1
     assert (await streams.commands.xpending(streams.keys.tasks, ORCHESTRATOR))["pending"] == 0
 
@@ -229,7 +245,7 @@ async def test_a_retry_waits_and_comes_back_as_the_next_attempt(streams, two, ta
     delivery = await a.take()
     await a.begin(delivery)
     retrying = Retrying(Fault(type="E", message="m"), timedelta(milliseconds=30))
-    assert await a.finish(delivery, retrying) == "ok"
+    assert await a.finish(delivery, outcome=retrying) == "ok"
     assert await streams.commands.zcard(streams.keys.delayed) == 1
 
     moved = 0

@@ -234,6 +234,13 @@ MUTANTS = {
         "elseif false then",
         f"{OWNER}::test_two_entries_of_one_task_have_one_end",
     ),
+    "a group of endings forgets what it ended": Mutant(
+        "P2",
+        "orchestrator/streams/scripts/finish.lua",
+        "  seen[marker] = value\n",
+        "",
+        f"{OWNER}::test_two_entries_of_one_task_that_end_together_have_one_end",
+    ),
     "a second end overwrites the first": Mutant(
         "P2",
         "orchestrator/fold.py",

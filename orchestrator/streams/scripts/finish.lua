@@ -41,6 +41,15 @@ local function now()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- All markers by one command; what is set here is remembered, as a group may end a task twice.
+local markers, seen = {}, {}
+for i = 5, #KEYS, 2 do markers[#markers + 1] = KEYS[i] end
+for i, value in ipairs(redis.call('MGET', unpack(markers))) do seen[markers[i]] = value end
+local function mark(marker, value)
+  redis.call('SET', marker, value, 'PX', ttl)
+  seen[marker] = value
+end
+
 local answers, done = {}, {}
 local function finished(stream, id)
   done[stream] = done[stream] or {}
@@ -53,9 +62,10 @@ for i = 1, (#KEYS - 3) / 2 do
   local id, times, kind = ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
   local attempt, task, event = tonumber(ARGV[at + 4]), ARGV[at + 5], ARGV[at + 6]
   local due, body, state, message = ARGV[at + 7], ARGV[at + 8], ARGV[at + 9], ARGV[at + 10]
-  local seen = redis.call('GET', marker)
   local seen_attempt, digest, ended
-  if seen then seen_attempt, digest, ended = string.match(seen, '^(%d*):([^:]*):(.*)$') end
+  if seen[marker] then
+    seen_attempt, digest, ended = string.match(seen[marker], '^(%d*):([^:]*):(.*)$')
+  end
   if not owned(stream, id, times, seen_attempt, attempt) then
     answers[i] = 'stale'
   elseif ended and ended ~= '' and kind ~= 'reject' then
@@ -76,10 +86,10 @@ for i = 1, (#KEYS - 3) / 2 do
     end
     if kind == 'retry' then
       -- This attempt is over: told a second time (the first answer was lost), it is stale.
-      redis.call('SET', marker, (attempt + 1) .. ':' .. (digest or '') .. ':', 'PX', ttl)
+      mark(marker, (attempt + 1) .. ':' .. (digest or '') .. ':')
     end
     if kind == 'end' then
-      redis.call('SET', marker, ARGV[at + 4] .. ':' .. (digest or '') .. ':' .. state, 'PX', ttl)
+      mark(marker, ARGV[at + 4] .. ':' .. (digest or '') .. ':' .. state)
     end
     finished(stream, id)
     answers[i] = 'ok'
