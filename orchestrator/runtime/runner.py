@@ -88,7 +88,7 @@ class Runner:
 
     def _serialised(self, agent: Agent[Any, Any], result: Any) -> bytes:
         try:
-            # What the adapter's own methods call: the way there costs nearly as much again.
+            # Past the adapter's own methods, as in Agent.load_input.
             checked = agent.output_type.validator.validate_python(result)
             found = agent.output_type.serializer.to_json(checked)
         except ValidationError as error:

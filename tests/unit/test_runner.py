@@ -5,7 +5,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from orchestrator import Agent, GiveUp, Retry, RetryLater, RunContext
 from orchestrator.context import RunClock
@@ -41,6 +41,34 @@ async def test_it_completes():
     assert isinstance(ran.outcome, Completed)
     assert ran.output == Word(word="A1")
     assert ran.progress == ({"done": 1},)
+
+
+class Lazy(BaseModel):
+    """Its validator is made when it is first used."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    n: int
+
+
+class Ahead(BaseModel):
+    inner: "Behind"
+
+
+class Lazily(Agent[Lazy, Ahead]):
+    async def run(self, task_input: Lazy, ctx: RunContext) -> Ahead:
+        return Ahead(inner=Behind(n=task_input.n))
+
+
+class Behind(BaseModel):
+    n: int
+
+
+async def test_types_may_be_complete_later_than_their_agent():
+    """We call their validators and serialisers ourselves, past what completes them."""
+    ran = await run_agent(Lazily(), {"n": 1})
+
+    assert ran.outcome == Completed(b'{"inner":{"n":1}}')
 
 
 async def test_an_error_is_retried_and_then_fails():
