@@ -112,7 +112,7 @@ async def test_what_nobody_ended_is_not_acknowledged(streams, two, task):  # noq
     delivery = await a.take()
     await a.begin(delivery)
 
-    assert await a.finish(delivery, Superseded("lost")) == "stale"
+    assert await a.finish(delivery, outcome=Superseded("lost")) == "stale"
     pending = await streams.commands.xpending(streams.keys.tasks, "orchestrator")
     assert pending["pending"] == 1
 
@@ -145,14 +145,14 @@ async def test_a_retry_that_is_told_twice_is_one_retry(streams, two, task):  # n
     delivery = await a.take()
     await a.begin(delivery)
     retrying = Retrying(Fault(type="E", message="m"), timedelta(0))
-    assert await a.finish(delivery, retrying) == "ok"
+    assert await a.finish(delivery, outcome=retrying) == "ok"
     keys = streams.keys
     await streams.run("promote", [keys.delayed, keys.delayed_bodies], [100, "now"])
     await streams.commands.xdel(keys.tasks, delivery.entry_id)
 
     again = Member(streams, "a")
     await again.watch()
-    assert await again.finish(delivery, retrying) == "stale"
+    assert await again.finish(delivery, outcome=retrying) == "stale"
     assert len(await ends(streams)) == 1
     assert await streams.commands.zcard(keys.delayed) == 0
 

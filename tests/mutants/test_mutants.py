@@ -379,8 +379,8 @@ MUTANTS = {
     "a suspect among the others": Mutant(
         "P6",
         "orchestrator/runtime/dispatcher.py",
-        "return flight.suspect or agent.isolation == Isolation.PROCESS",
-        "return agent.isolation == Isolation.PROCESS",
+        "isolated = flight.suspect or agent.isolation == Isolation.PROCESS",
+        "isolated = agent.isolation == Isolation.PROCESS",
         f"{ISOLATION}::test_a_suspect_runs_in_a_process_of_its_own",
     ),
     "what a dying worker named is not heard": Mutant(

@@ -48,6 +48,11 @@ class Keyspace:
     def x_get(self, key: bytes) -> Any:
         return self._get(key, bytes)
 
+    def x_mget(self, *keys: bytes) -> Any:
+        # None of another type, too: it is the one that does not refuse it.
+        found = [self._get(key, object) for key in keys]
+        return [each if isinstance(each, bytes) else None for each in found]
+
     def x_set(self, key: bytes, value: bytes, *options: bytes) -> Any:
         said = [option.upper() for option in options]
         before = self._get(key, bytes if b"GET" in said else object)
