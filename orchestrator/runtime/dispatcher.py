@@ -88,7 +88,6 @@ class Dispatcher:
         """Store."""
         self.consumer = consumer
         self.publisher = publisher
-        self.registry = registry
         self.runner = runner
         self.isolated = isolated
         self.lease = lease
