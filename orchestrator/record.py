@@ -63,6 +63,11 @@ class SeenTask(NamedTuple):
     said_by: str
     said_at: str | None = None  # a timestamp that could not be used
 
+    @property
+    def task_id(self) -> TaskId:
+        """Whose message it is."""
+        return self.task.task_id
+
 
 class HeardEvent(NamedTuple):
     """A message on the results stream."""
@@ -73,6 +78,11 @@ class HeardEvent(NamedTuple):
     at: datetime  # when Redis took the entry
     said_by: str
     call: ModelCall | None = None  # of an event `usage`
+
+    @property
+    def task_id(self) -> TaskId:
+        """Whose task it tells of."""
+        return self.event.task_id
 
 
 class AuditEntry(NamedTuple):

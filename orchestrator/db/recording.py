@@ -120,9 +120,7 @@ async def record(
 
     Raises Unavailable (nothing is written, try again), Unrecordable (one of them never will be).
     """
-    task_ids = {
-        each.task.task_id if isinstance(each, SeenTask) else each.event.task_id for each in messages
-    }
+    task_ids = {each.task_id for each in messages}
     try:
         # Again where another recorder made one of the rows after we had looked for it: the data
         # would come out right (UPSERT_TASKS), but the audit would tell of two beginnings.

@@ -22,6 +22,11 @@ class Item(NamedTuple):
     message: SeenTask | HeardEvent | None = None
     letter: DeadLetterRecord | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of its data."""
+        return len(self.delivery.fields.get(b"data", b""))
+
 
 class Decoder:
     """Knows which stream is the results', and how large an entry of each may be."""

@@ -1,15 +1,14 @@
-"""Which messages the recorder writes at once, and which tasks wait a moment for their end.
+"""Which tasks wait a moment for their end, to be written with it.
 
 A short task's message and its end arrive within milliseconds of each other, on two streams. Written
 together they are one row that is inserted once; apart, a row that is inserted, locked and updated.
 What waits is not acknowledged, so it is not lost with its recorder.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from orchestrator.record import HeardEvent, SeenTask
 from orchestrator.services.decoding import Item
-from orchestrator.streams.consumer import Delivery
 from orchestrator.task import TaskId
 
 HOLD = 0.5  # seconds that a row may show up later
@@ -17,34 +16,6 @@ HOLD = 0.5  # seconds that a row may show up later
 # is overdue before it ends, and written twice: at 4,000 tasks a second these wait for 0.25 s.
 MOST = 1_000
 MOST_BYTES = 32 * 1024 * 1024
-# Of one transaction. A value of Postgres' ends at 1 GB, and each column of it is one; on the way
-# there a message takes seven times its size.
-PORTION_BYTES = 32 * 1024 * 1024
-
-
-def fitting(count: int, read: Sequence[Delivery]) -> int:
-    """How many messages to read next, so that they come to one portion, after `read` of `count`.
-
-    Twice as many at most: one large message among many small ones says little of the next ones.
-    """
-    size = sum(map(_bytes, read))
-    return max(1, min(2 * count, len(read) * PORTION_BYTES // size if size else 2 * count))
-
-
-def portions(batch: Sequence[Item]) -> list[Sequence[Item]]:
-    """The batch in order, in parts that are written by themselves; a message is never divided."""
-    found: list[Sequence[Item]] = []
-    first, size = 0, 0
-    for place, item in enumerate(batch):
-        size += (more := _bytes(item.delivery))
-        if size > PORTION_BYTES and place > first:
-            found.append(batch[first:place])
-            first, size = place, more
-    return [*found, batch[first:]] if batch else []
-
-
-def _bytes(delivery: Delivery) -> int:
-    return len(delivery.fields.get(b"data", b""))
 
 
 class Pairing:
@@ -52,7 +23,7 @@ class Pairing:
 
     def __init__(self) -> None:
         """Hold nothing yet."""
-        self._held: dict[TaskId, tuple[float, int, Item]] = {}  # since when, bytes
+        self._held: dict[TaskId, tuple[float, Item]] = {}  # since when
         self._bytes = 0
         self._heard_at = float("-inf")
 
@@ -64,11 +35,11 @@ class Pairing:
     @property
     def held(self) -> list[Item]:
         """What waits."""
-        return [item for _, _, item in self._held.values()]
+        return [item for _, item in self._held.values()]
 
     def due_in(self, now: float) -> float | None:
         """Seconds until something has waited long enough; None when nothing waits."""
-        for since, _, _ in self._held.values():
+        for since, _ in self._held.values():
             return max(0.0, since + HOLD - now)
         return None
 
@@ -81,8 +52,7 @@ class Pairing:
         others: list[Item] = []
         for item in items:
             (tasks if isinstance(item.message, SeenTask) else others).append(item)
-        heard = [each.message.event.task_id for each in others
-                 if isinstance(each.message, HeardEvent)]  # fmt: skip
+        heard = [each.message.task_id for each in others if isinstance(each.message, HeardEvent)]
         if heard:
             self._heard_at = now
         released = self._released(now)
@@ -98,26 +68,25 @@ class Pairing:
 
     def _hold(self, item: Item, now: float, released: list[Item]) -> None:
         assert isinstance(item.message, SeenTask)  # noqa: S101 - only those are given
-        task_id = item.message.task.task_id
+        task_id = item.message.task_id
         if task_id in self._held:
             # A second message of it: the fold tells duplicates and conflicts, the first one first.
             released += [self._release(task_id), item]
         else:
-            size = _bytes(item.delivery)
-            self._held[task_id] = (now, size, item)
-            self._bytes += size
+            self._held[task_id] = (now, item)
+            self._bytes += item.size
 
     def _released(self, now: float) -> list[Item]:
         """What has waited long enough; everything, where no ends come any more."""
         ends_come = now - self._heard_at < HOLD
         overdue = []
-        for task_id, (since, _, _) in self._held.items():
+        for task_id, (since, _) in self._held.items():
             if ends_come and now - since < HOLD:
                 break
             overdue.append(task_id)
         return [self._release(task_id) for task_id in overdue]
 
     def _release(self, task_id: TaskId) -> Item:
-        _, size, item = self._held.pop(task_id)
-        self._bytes -= size
+        _, item = self._held.pop(task_id)
+        self._bytes -= item.size
         return item

@@ -16,7 +16,8 @@ from orchestrator.record import Unrecordable, Writes
 from orchestrator.runtime.letter import letter_of
 from orchestrator.runtime.service import OUTAGE_PAUSE, Stop
 from orchestrator.services.decoding import Decoder, Item
-from orchestrator.services.pairing import Pairing, fitting, portions
+from orchestrator.services.pairing import Pairing
+from orchestrator.services.portions import UnderWay, fitting, portions
 from orchestrator.streams.consumer import BLOCK, Consumer
 from orchestrator.streams.names import RESULTS, TASKS
 
@@ -51,21 +52,21 @@ class Recorder:
         self._looked = 0.0
         self._small = False
         self._count = FIRST
-        self._acknowledging: asyncio.Task[None] | None = None
+        self._under_way = UnderWay()
 
     def stop(self) -> None:
         """Record what has been read, then return."""
         self._stop.set()
 
     async def run(self) -> None:
-        """Record until stopped; beside each batch the next is read, the last one acknowledged."""
+        """Record until stopped; the next batch is read while those before are written."""
         reading = asyncio.create_task(self._next())
         while not self._stop:
             batch = await reading
             reading = asyncio.create_task(self._next())
             await self._keep(self._pairing.ready(batch, time.monotonic()))
         await self._keep([*self._pairing.held, *await reading])
-        await self._acknowledged()
+        await self._under_way.settled()
 
     async def _next(self) -> list[Item]:
         try:
@@ -80,12 +81,16 @@ class Recorder:
         deliveries = await self.consumer.read(
             self._count,
             keys=[self._results] if self._pairing.full else None,
-            known=[item.delivery.entry_id for item in self._pairing.held],
+            known=[
+                *(item.delivery.entry_id for item in self._pairing.held),
+                *self._under_way.entry_ids(),
+            ],
             block=BLOCK if due is None else min(BLOCK, due),
         )
         self._small = 0 < len(deliveries) < SMALL
-        self._count = min(BATCH, fitting(self._count, deliveries))
-        return self._decoder.items(deliveries)
+        items = self._decoder.items(deliveries)
+        self._count = min(BATCH, fitting(self._count, items))
+        return items
 
     async def _watch_all(self) -> None:
         """Read every queue that somebody publishes to, also new ones."""
@@ -99,12 +104,14 @@ class Recorder:
         self._looked = time.monotonic()
 
     async def _keep(self, batch: Sequence[Item]) -> None:
-        """Write a batch, and begin to acknowledge each portion once it is written."""
         for portion in portions(batch):
-            if not await self._written(portion):
-                return  # not acknowledged: they are delivered again
-            await self._acknowledged()  # one portion behind, and no more
-            self._acknowledging = asyncio.create_task(self._acknowledge(portion))
+            await self._under_way.begin(portion, self._settle)
+
+    async def _settle(self, portion: Sequence[Item]) -> None:
+        """Write it, then acknowledge it."""
+        if await self._written(portion):
+            await self._acknowledge(portion)
+        # Otherwise it is delivered again.
 
     async def _written(self, portion: Sequence[Item]) -> bool:
         """Written, however long Postgres is away; False where it is while we are to stop."""
@@ -124,11 +131,6 @@ class Recorder:
                 await self._stop.sleep(OUTAGE_PAUSE)
             else:
                 return True
-
-    async def _acknowledged(self) -> None:
-        """Wait until the batch before is acknowledged."""
-        if self._acknowledging is not None:
-            await self._acknowledging
 
     async def _acknowledge(self, batch: Sequence[Item]) -> None:
         try:

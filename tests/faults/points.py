@@ -38,7 +38,7 @@ RECORDER = tuple(
         ("read, not written", "services.recorder:Recorder._write", False),
         ("written, not committed", "db.recording:write", True),
         ("committed, not acknowledged", "services.recorder:Recorder._write", True),
-        ("acknowledged", "services.recorder:Recorder._keep", True),
+        ("acknowledged", "services.recorder:Recorder._acknowledge", True),
     )
 )
 # `published_at` is not the reconciler's to set: the recorder does, when it reads the message.

@@ -15,7 +15,7 @@ from orchestrator.db.reconciling import OpenTasks
 from orchestrator.errors import Overloaded, TaskIdConflict
 from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
-from orchestrator.services import pairing
+from orchestrator.services import portions
 from orchestrator.services.auditor import Auditor
 from orchestrator.services.decoding import PAST_OUTPUT
 from orchestrator.services.janitor import Janitor
@@ -57,7 +57,7 @@ async def record_all(parts: Parts) -> None:
     await found._watch_all()
     while batch := await found.consumer.read(1000, block=0.001):
         await found._keep(found._decoder.items(batch))
-        await found._acknowledged()
+        await found._under_way.settled()
 
 
 async def execute(database, sql: str) -> None:
@@ -162,17 +162,42 @@ async def test_nothing_is_acknowledged_before_it_is_committed(parts, database):
     found = _recorder(parts)
     await found._watch_all()
     (delivery,) = await found.consumer.read(10)
-    keeping = asyncio.create_task(found._keep(found._decoder.items([delivery])))
+    await found._keep(found._decoder.items([delivery]))
+    settling = asyncio.create_task(found._under_way.settled())
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(keeping), 0.5)
+        await asyncio.wait_for(asyncio.shield(settling), 0.5)
 
     pending = await parts.streams.commands.xpending(parts.streams.keys.tasks, RECORDER)
     assert pending["pending"] == 1
     assert await rows(database, "SELECT * FROM dead_letters") == []
     await execute(database, "ALTER TABLE elsewhere RENAME TO tasks")
-    await keeping
-    await found._acknowledged()
+    await settling
     assert len(await rows(database, "SELECT * FROM tasks")) == 1
+    pending = await parts.streams.commands.xpending(parts.streams.keys.tasks, RECORDER)
+    assert pending["pending"] == 0
+
+
+async def test_a_portion_that_waits_holds_up_neither_the_next_one_nor_itself(parts, database):
+    """One row is locked by somebody: others are recorded, and what is in hand is not read again."""
+    locked, other = (Shout.task(Text(text=each)) for each in "xy")
+    await parts.submitter.submit(locked)
+    found = _recorder(parts)
+    await found._watch_all()
+    (first,) = await found._next()
+
+    async with database.transaction() as connection:
+        await connection.execute(text("SELECT 1 FROM tasks FOR UPDATE"))
+        await found._keep([first])
+        await parts.submitter.submit(other, durability=Durability.STREAM)
+        await asyncio.wait_for(found._keep(await found._next()), 5.0)
+        await wait_until(
+            lambda: rows(database, "SELECT 1 FROM tasks OFFSET 1"), what="the other one recorded"
+        )
+        found.consumer.suspect_lost_reply()  # as where Redis was away for a moment
+        assert await found._next() == []
+    await found._under_way.settled()
+
+    assert await length(parts) == 2  # no worker has seen them
     pending = await parts.streams.commands.xpending(parts.streams.keys.tasks, RECORDER)
     assert pending["pending"] == 0
 
@@ -197,7 +222,7 @@ async def test_one_bad_row_does_not_hold_up_its_batch(parts, database):
 
 async def test_large_results_that_wait_are_recorded_in_portions(parts, database, monkeypatch):
     """P8: 300 of 4 MB were one text of 1.2 GB, more than Postgres takes, for ever. Here: of KBs."""
-    monkeypatch.setattr(pairing, "PORTION_BYTES", 100_000)
+    monkeypatch.setattr(portions, "PORTION_BYTES", 100_000)
     event = '{"task_id":"%s","agent":"shout","event":"succeeded","output":"%s"}'
     for _ in range(100):
         data = event % (new_id(), "x" * 10_000)
@@ -205,9 +230,9 @@ async def test_large_results_that_wait_are_recorded_in_portions(parts, database,
 
     await record_all(parts)
 
-    portions = await rows(database, "SELECT count(*) FROM results GROUP BY xmin::text")
-    assert sum(each["count"] for each in portions) == 100
-    assert max(each["count"] for each in portions) < 10
+    written = await rows(database, "SELECT count(*) FROM results GROUP BY xmin::text")
+    assert sum(each["count"] for each in written) == 100
+    assert max(each["count"] for each in written) < 10
     pending = await parts.streams.commands.xpending(parts.streams.keys.results, RECORDER)
     assert pending["pending"] == 0
 

@@ -16,6 +16,7 @@ from tests.mutants.removal import Mutant, take_away
 
 OWNER = "tests/integration/test_owner.py"
 RECORDING = "tests/integration/test_recording.py"
+PORTIONS = "tests/unit/test_portions.py"
 BACKPRESSURE = "tests/integration/test_backpressure.py"
 ISOLATION = "tests/integration/test_isolation.py"
 RULES = "tests/unit/test_rules.py"
@@ -291,6 +292,41 @@ MUTANTS = {
         "        said = False\n"
         "        await self.consumer.acknowledge([item.delivery for item in portion])\n",
         f"{RECORDING}::test_nothing_is_acknowledged_before_it_is_committed",
+    ),
+    "two portions of one task are written at once": Mutant(
+        "P4",
+        "orchestrator/services/portions.py",
+        "            and all(each.task_ids.isdisjoint(task_ids) for each in self._portions)\n",
+        "",
+        f"{PORTIONS}::test_what_is_said_of_a_task_is_never_written_at_once",
+    ),
+    "portions under way are as large as they like together": Mutant(
+        "P8",
+        "orchestrator/services/portions.py",
+        "            and size + sum(each.size for each in self._portions) <= PORTION_BYTES\n",
+        "",
+        f"{PORTIONS}::test_together_they_are_no_larger_than_one_portion",
+    ),
+    "what is being written is read again": Mutant(
+        "P4",
+        "orchestrator/services/recorder.py",
+        "                *self._under_way.entry_ids(),\n",
+        "",
+        f"{RECORDING}::test_a_portion_that_waits_holds_up_neither_the_next_one_nor_itself",
+    ),
+    "what could not be acknowledged is taken for being under way": Mutant(
+        "P4",
+        "orchestrator/services/portions.py",
+        "        self._forget_ended()\n        return [each for portion",
+        "        return [each for portion",
+        f"{PORTIONS}::test_the_entries_in_hand_are_known_until_they_are_dealt_with",
+    ),
+    "one portion at a time": Mutant(
+        "P10",
+        "orchestrator/services/portions.py",
+        "AT_ONCE = 3",
+        "AT_ONCE = 1",
+        f"{RECORDING}::test_a_portion_that_waits_holds_up_neither_the_next_one_nor_itself",
     ),
     "no reconciler": Mutant(
         "P1",

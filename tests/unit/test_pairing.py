@@ -1,19 +1,11 @@
-"""What the recorder writes at once, and what waits for its end."""
+"""Which tasks wait for their end."""
 
 from datetime import UTC, datetime
 
 from orchestrator.event import EventKind, TaskEvent
 from orchestrator.record import HeardEvent, SeenTask
 from orchestrator.services.decoding import Item
-from orchestrator.services.pairing import (
-    HOLD,
-    MOST,
-    MOST_BYTES,
-    PORTION_BYTES,
-    Pairing,
-    fitting,
-    portions,
-)
+from orchestrator.services.pairing import HOLD, MOST, MOST_BYTES, Pairing
 from orchestrator.streams.consumer import Delivery
 from orchestrator.task import Task, new_id
 
@@ -116,30 +108,3 @@ def test_it_is_full_by_number_and_by_size():
     assert by_size.full
     by_size.ready([heard(big[0].message.task.task_id)], 10.2)
     assert not by_size.full
-
-
-def test_a_batch_is_written_in_portions_and_in_order():
-    third = PORTION_BYTES // 3
-    batch = [seen(new_id(), n, third) for n in range(4)]
-    alone = seen(new_id(), 9, 2 * PORTION_BYTES)
-
-    assert portions([]) == []
-    assert portions(batch[:3]) == [batch[:3]]
-    assert portions([*batch, alone, *batch]) == [
-        batch[:3],
-        batch[3:],
-        [alone],
-        batch[:3],
-        batch[3:],
-    ]
-
-
-def test_what_is_read_next_comes_to_about_one_portion():
-    small, large = seen(new_id()).delivery, seen(new_id(), size=PORTION_BYTES // 10).delivery
-
-    assert fitting(100, []) == 200  # nothing speaks against it
-    assert fitting(100, [small]) == 200
-    assert fitting(100, [large] * 100) == 10
-    assert fitting(10, [large] * 10) == 10
-    assert fitting(10, [small] * 10) == 20
-    assert fitting(1, [seen(new_id(), size=3 * PORTION_BYTES).delivery]) == 1
