@@ -212,7 +212,7 @@ class Task(BaseModel):
 
 def content_digest(agent: str, task_input: Mapping[str, Any]) -> str:
     """32 hex digits over agent and input; key order and white space do not matter."""
-    canonical = to_json([agent, _in_order(task_input)], ensure_ascii=True)
+    canonical = to_json([agent, _in_order(task_input)])
     return hashlib.sha256(canonical).hexdigest()[:32]
 
 

@@ -268,16 +268,15 @@ class Dispatcher:
             deadline=math.inf,  # until it runs here, nothing of it can block our loop
         )
         flight.running = asyncio.create_task(self._fly(flight, agent))
-        flight.running.add_done_callback(lambda done: self._landed(flight, done))
 
     async def _fly(self, flight: Flight, agent: Agent[Any, Any]) -> None:
         """One attempt from its start to its ending."""
-        if flight.crashes > flight.task.crashes:
-            # After a crash the start is told at once: should it crash again, the record knows.
-            await self._voice.announce_one(flight)
         turn = self._turns.get(agent.name)
         attempt = self._attempt if self.tracing is None else self._traced
         try:
+            if flight.crashes > flight.task.crashes:
+                # After a crash the start is told at once: should it crash again, the record knows.
+                await self._voice.announce_one(flight)
             if turn is None:
                 outcome = await attempt(flight, agent)
             else:
@@ -287,19 +286,17 @@ class Dispatcher:
             if flight.dropped is None:
                 raise
             outcome = Superseded(flight.dropped)
+        except Exception as error:
+            # A fault of ours on the way must not keep the slot and the lease for ever.
+            logger.exception("task %s: our fault", flight.task.task_id,
+                             extra={"event": "dispatcher.surprised"})  # fmt: skip
+            fault = Fault(type=type(error).__name__, message=f"a fault in the worker: {error}")
+            outcome = Failed(fault)
+        finally:
+            # It knows its run, the run its context, the context the flight: left so, the memory of
+            # each attempt would wait for the collector, which seldom comes.
+            flight.running = None
         self._completion.add(flight.ending(outcome))
-
-    def _landed(self, flight: Flight, done: "asyncio.Task[None]") -> None:
-        """A fault of ours on the way must not keep the slot and the lease for ever."""
-        # It knows its run, the run its context, the context the flight: left so, the memory of each
-        # attempt would wait for the collector, which seldom comes.
-        flight.running = None
-        if (error := _failed(done)) is None:
-            return
-        logger.error("task %s: our fault", flight.task.task_id, exc_info=error,
-                     extra={"event": "dispatcher.surprised"})  # fmt: skip
-        fault = Fault(type=type(error).__name__, message=f"a fault in the worker: {error}")
-        self._completion.add(flight.ending(Failed(fault)))
 
     async def _traced(self, flight: Flight, agent: Agent[Any, Any]) -> Outcome:
         assert self.tracing is not None  # noqa: S101 - or `_attempt` is called

@@ -13,8 +13,10 @@ from orchestrator import Agent, RunContext, TaskState
 from orchestrator.app import recorder, worker
 from orchestrator.client import set_submitter
 from orchestrator.db.session import Database
+from orchestrator.errors import TaskUnsuccessful
 from orchestrator.parts import Parts
 from orchestrator.registry import AgentRegistry
+from orchestrator.runtime.model_access import ModelDesk
 from orchestrator.runtime.service import run_services
 from orchestrator.settings import Settings
 from tests.support import wait_until
@@ -74,6 +76,25 @@ async def test_a_submitted_task_is_run_and_recorded(settings, database, streams,
         )
         assert [each["action"] for each in actions] == ["task.queued", "task.succeeded"]
         await wait_until(lambda: _empty(parts), what="tasks stream empty")
+
+
+async def test_a_fault_of_ours_fails_its_task_and_keeps_neither_slot_nor_lease(
+    settings, streams, monkeypatch
+):
+    """A worker of one slot goes on; whoever waits for the task hears whose fault it was."""
+
+    def surprised(*_):
+        raise ZeroDivisionError("in the worker's own code")
+
+    async with running(settings.model_copy(update={"concurrency": 1}), Shout) as parts:
+        set_submitter(parts.submitter)
+        with monkeypatch.context() as patched:
+            patched.setattr(ModelDesk, "of", surprised)
+            with pytest.raises(
+                TaskUnsuccessful, match="a fault in the worker: in the worker's own code"
+            ):
+                await (await Shout.delay(Text(text="x"))).get(timeout=10)
+        assert (await (await Shout.delay(Text(text="y"))).get(timeout=10)).text == "Y"
 
 
 class Alone(Shout):

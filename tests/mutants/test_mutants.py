@@ -40,9 +40,16 @@ MUTANTS = {
     "a flight knows its run for ever": Mutant(
         "P8",
         "orchestrator/runtime/dispatcher.py",
-        "        flight.running = None\n",
-        "",
+        "            flight.running = None\n",
+        "            pass\n",
         f"{SPINE}::test_an_attempt_leaves_nothing_to_the_collector",
+    ),
+    "a fault of ours keeps its slot": Mutant(
+        "P1",
+        "orchestrator/runtime/dispatcher.py",
+        "            outcome = Failed(fault)\n",
+        "            return\n",
+        f"{SPINE}::test_a_fault_of_ours_fails_its_task_and_keeps_neither_slot_nor_lease",
     ),
     "the limit of an attempt knows it for ever": Mutant(
         "P8",
