@@ -599,7 +599,7 @@ MUTANTS = {
     ),
     "however large a batch is, it is one transaction": Mutant(
         "P8",
-        "orchestrator/services/pairing.py",
+        "orchestrator/services/portions.py",
         "if size > PORTION_BYTES and place > first:",
         "if False:",
         f"{RECORDING}::test_large_results_that_wait_are_recorded_in_portions",
