@@ -212,7 +212,12 @@ class Task(BaseModel):
 
 def content_digest(agent: str, task_input: Mapping[str, Any]) -> str:
     """32 hex digits over agent and input; key order and white space do not matter."""
-    canonical = to_json([agent, _in_order(task_input)])
+    content = [agent, _in_order(task_input)]
+    canonical = to_json(content)
+    if not canonical.isascii():
+        # Escaped, as in every digest that is recorded. Of plain letters this is the same text, and
+        # takes twice as long to write.
+        canonical = to_json(content, ensure_ascii=True)
     return hashlib.sha256(canonical).hexdigest()[:32]
 
 
