@@ -46,7 +46,8 @@ async def test_an_error_is_its_callers_alone(channel):
 
 
 async def test_who_gives_up_does_not_shift_the_answers(channel):
-    waiting = asyncio.create_task(channel.call("BLPOP", "nothing", "0.1"))
+    await channel.call("PING")  # who gives up while it connects has sent nothing
+    waiting = asyncio.create_task(channel.call("BLPOP", "nothing", "0.3"))
     behind = asyncio.create_task(channel.call("ECHO", "mine"))
     await asyncio.sleep(0.02)
     waiting.cancel()
