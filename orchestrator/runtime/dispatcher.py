@@ -286,8 +286,9 @@ class Dispatcher:
             if flight.dropped is None:
                 raise
             outcome = Superseded(flight.dropped)
-        except Exception as error:
-            # A fault of ours on the way must not keep the slot and the lease for ever.
+        except BaseException as error:
+            # Neither a fault of ours nor what an agent raises past every Exception may keep the
+            # slot and the lease for ever.
             logger.exception("task %s: our fault", flight.task.task_id,
                              extra={"event": "dispatcher.surprised"})  # fmt: skip
             fault = Fault(type=type(error).__name__, message=f"a fault in the worker: {error}")

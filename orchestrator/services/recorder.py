@@ -23,8 +23,8 @@ from orchestrator.streams.names import RESULTS, TASKS
 
 logger = logging.getLogger("aurora.recorder")
 
-# Messages of each stream at once. Where the cores are busy each wait for Postgres costs a turn
-# behind the workers: with two of them 1,000 drain a tenth faster than 500, and 2,000 no faster.
+# Messages of each stream at once. With two workers 1,000 drained a tenth faster than 500, and 2,000
+# no faster, when one batch was written at a time; with three, 6 % (docs/performance.md).
 BATCH = 1_000
 FIRST = 100  # before anybody knows how large they are
 LOOK_FOR_QUEUES = 1.0  # seconds
@@ -108,10 +108,9 @@ class Recorder:
             await self._under_way.begin(portion, self._settle)
 
     async def _settle(self, portion: Sequence[Item]) -> None:
-        """Write it, then acknowledge it."""
+        """Write it, then acknowledge it; what is not written is delivered again."""
         if await self._written(portion):
             await self._acknowledge(portion)
-        # Otherwise it is delivered again.
 
     async def _written(self, portion: Sequence[Item]) -> bool:
         """Written, however long Postgres is away; False where it is while we are to stop."""

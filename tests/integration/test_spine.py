@@ -97,6 +97,28 @@ async def test_a_fault_of_ours_fails_its_task_and_keeps_neither_slot_nor_lease(
         assert (await (await Shout.delay(Text(text="y"))).get(timeout=10)).text == "Y"
 
 
+class Odd(BaseException):
+    """What nobody expects who catches Exception."""
+
+
+class Raises(Shout):
+    name = "raises"
+
+    async def run(self, task_input: Text, ctx: RunContext) -> Text:
+        raise Odd("not even an Exception")
+
+
+async def test_whatever_an_agent_raises_keeps_neither_slot_nor_lease(settings, streams):
+    """Also what is no Exception: otherwise a worker of one slot would renew that lease for ever."""
+    async with running(
+        settings.model_copy(update={"concurrency": 1}), Shout, Raises, roles=(worker,)
+    ) as parts:
+        set_submitter(parts.submitter)
+        with pytest.raises(TaskUnsuccessful, match="not even an Exception"):
+            await (await Raises.delay(Text(text="x"))).get(timeout=10)
+        assert (await (await Shout.delay(Text(text="y"))).get(timeout=10)).text == "Y"
+
+
 class Alone(Shout):
     isolation = "process"
 

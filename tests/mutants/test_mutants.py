@@ -51,6 +51,13 @@ MUTANTS = {
         "            return\n",
         f"{SPINE}::test_a_fault_of_ours_fails_its_task_and_keeps_neither_slot_nor_lease",
     ),
+    "what is no Exception keeps its slot": Mutant(
+        "P1",
+        "orchestrator/runtime/dispatcher.py",
+        "        except BaseException as error:\n",
+        "        except Exception as error:\n",
+        f"{SPINE}::test_whatever_an_agent_raises_keeps_neither_slot_nor_lease",
+    ),
     "the limit of an attempt knows it for ever": Mutant(
         "P8",
         "orchestrator/runtime/runner.py",
