@@ -226,3 +226,11 @@ class Overloaded(OrchestratorError):
     def __init__(self, why: str, *, retry_after: int) -> None:
         self.retry_after = retry_after  # seconds
         super().__init__(f"refused for now: {why}; try again in {retry_after} s")
+
+
+def text_of(error: BaseException) -> str:
+    """What somebody else's exception says of itself; some fail at that, too."""
+    try:
+        return str(error)
+    except Exception as failed:  # noqa: BLE001 - it is theirs
+        return f"(no text: its __str__ raised {type(failed).__name__})"

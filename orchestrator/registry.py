@@ -18,6 +18,7 @@ from orchestrator.errors import (
     DuplicateAgent,
     DuplicateRule,
     UnknownAgent,
+    text_of,
 )
 from orchestrator.rule import Rule
 
@@ -138,7 +139,7 @@ def _import(name: str, shown: str) -> ModuleType:
         if isinstance(error, SyntaxError) and error.filename:
             where = f"{error.filename}, line {error.lineno}"
         raise AgentsNotImportable(
-            f"agents in {shown} do not import: {where}: {type(error).__name__}: {error}"
+            f"agents in {shown} do not import: {where}: {type(error).__name__}: {text_of(error)}"
         ) from error
 
 
@@ -171,7 +172,7 @@ def _instance(cls: RuleClass) -> Rule:
         return cls()
     except Exception as error:
         raise ConfigurationError(
-            f"rule {_place(cls)} cannot be made: {type(error).__name__}: {error};"
+            f"rule {_place(cls)} cannot be made: {type(error).__name__}: {text_of(error)};"
             " a rule's __init__ takes nothing"
         ) from error
 

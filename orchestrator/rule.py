@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.agent import Agent
 from orchestrator.alert import Alert, AlertKind, Severity, clean_text
-from orchestrator.errors import ConfigurationError, DeadReason, Rejected
+from orchestrator.errors import ConfigurationError, DeadReason, Rejected, text_of
 from orchestrator.task import Priority, Task, idempotent_id
 
 logger = logging.getLogger("aurora.rules")
@@ -250,7 +250,9 @@ def storable_key(key: str) -> str:
 def _call(rule: Rule, method: str, *given: Any) -> Any:
     try:
         return getattr(rule, method)(*given)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise  # of somebody at the command line; a service's goes to its loop
+    except BaseException as error:
         raise _raised(rule, method, error) from error
 
 
@@ -258,7 +260,7 @@ def _raised(rule: Rule, method: str, error: BaseException) -> RuleFailed:
     logger.error(
         "rule %s: %s raised", rule.name, method, exc_info=error, extra={"event": "rule.raised"}
     )
-    return RuleFailed(rule.name, f"{method}() raised {type(error).__name__}: {error}")
+    return RuleFailed(rule.name, f"{method}() raised {type(error).__name__}: {text_of(error)}")
 
 
 def _wrong_answer(rule: Rule, method: str, answer: Any, wanted: str) -> RuleFailed:

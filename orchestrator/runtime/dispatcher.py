@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.agent import Agent, Isolation
 from orchestrator.client import Submitter, set_submitter
 from orchestrator.context import Asker, Query, RunClock, RunContext
-from orchestrator.errors import Overloaded, Unavailable
+from orchestrator.errors import Overloaded, Unavailable, text_of
 from orchestrator.outcome import Crashed, Failed, Fault, Outcome, Superseded
 from orchestrator.registry import AgentRegistry
 from orchestrator.runtime.completion import Completion, Ending
@@ -291,8 +291,8 @@ class Dispatcher:
             # slot and the lease for ever.
             logger.exception("task %s: our fault", flight.task.task_id,
                              extra={"event": "dispatcher.surprised"})  # fmt: skip
-            fault = Fault(type=type(error).__name__, message=f"a fault in the worker: {error}")
-            outcome = Failed(fault)
+            message = f"a fault in the worker: {text_of(error)}"
+            outcome = Failed(Fault(type=type(error).__name__, message=message))
         finally:
             # It knows its run, the run its context, the context the flight: left so, the memory of
             # each attempt would wait for the collector, which seldom comes.

@@ -51,6 +51,9 @@ def run_in_thread(work: Callable[[], ResultT]) -> ResultT:
     mine = _forks
     try:
         return work()
+    except StopIteration as error:
+        # What Python makes of it in a coroutine. A future refuses it: nobody would hear of the end.
+        raise RuntimeError("run raised StopIteration") from error
     finally:
         _end_a_copy(mine)
 

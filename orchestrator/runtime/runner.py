@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from orchestrator.agent import Agent
 from orchestrator.context import RunContext, set_running
-from orchestrator.errors import DeadReason, InvalidInput, PayloadTooLarge
+from orchestrator.errors import DeadReason, InvalidInput, PayloadTooLarge, text_of
 from orchestrator.model_failure import ModelFailed
 from orchestrator.outcome import Completed, Failed, Fault, Outcome, Retrying, SetAside
 from orchestrator.retry import GiveUp, Retry, RetryLater
@@ -69,7 +69,9 @@ class Runner:
             )
         except RetryLater as error:
             return retry_or_fail(agent.retry, ctx.attempt, _fault(error), error.after)
-        except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
+        except GeneratorExit:
+            raise  # this coroutine is being closed
+        except BaseException as error:
             # SIGINT is handled by the loop, so that an interruption is the agent's own, too.
             # A cancellation that nobody asked this attempt for is the agent's own: something that
             # it awaited was cancelled.
@@ -145,7 +147,7 @@ def _fault(error: BaseException) -> Fault:
     text = "".join(traceback.format_exception(error))
     return Fault(
         type=type(error).__name__,
-        message=_utf8(str(error)[:2_000]) or type(error).__name__,
+        message=_utf8(text_of(error)[:2_000]) or type(error).__name__,
         traceback=_utf8(text[-TRACEBACK_LIMIT:]),
     )
 

@@ -97,15 +97,11 @@ async def test_a_fault_of_ours_fails_its_task_and_keeps_neither_slot_nor_lease(
         assert (await (await Shout.delay(Text(text="y"))).get(timeout=10)).text == "Y"
 
 
-class Odd(BaseException):
-    """What nobody expects who catches Exception."""
-
-
 class Raises(Shout):
     name = "raises"
 
     async def run(self, task_input: Text, ctx: RunContext) -> Text:
-        raise Odd("not even an Exception")
+        raise GeneratorExit("not even an Exception")  # the one that no runner can take for its own
 
 
 async def test_whatever_an_agent_raises_keeps_neither_slot_nor_lease(settings, streams):

@@ -16,6 +16,7 @@ from tests.mutants.removal import Mutant, take_away
 
 OWNER = "tests/integration/test_owner.py"
 RECORDING = "tests/integration/test_recording.py"
+RUNNER = "tests/unit/test_runner.py"
 PORTIONS = "tests/unit/test_portions.py"
 BACKPRESSURE = "tests/integration/test_backpressure.py"
 ISOLATION = "tests/integration/test_isolation.py"
@@ -47,7 +48,7 @@ MUTANTS = {
     "a fault of ours keeps its slot": Mutant(
         "P1",
         "orchestrator/runtime/dispatcher.py",
-        "            outcome = Failed(fault)\n",
+        "            outcome = Failed(Fault(type=type(error).__name__, message=message))\n",
         "            return\n",
         f"{SPINE}::test_a_fault_of_ours_fails_its_task_and_keeps_neither_slot_nor_lease",
     ),
@@ -57,6 +58,27 @@ MUTANTS = {
         "        except BaseException as error:\n",
         "        except Exception as error:\n",
         f"{SPINE}::test_whatever_an_agent_raises_keeps_neither_slot_nor_lease",
+    ),
+    "what is no Exception goes past the agent's policy": Mutant(
+        "P5",
+        "orchestrator/runtime/runner.py",
+        "        except BaseException as error:\n",
+        "        except Exception as error:\n",
+        f"{RUNNER}::test_whatever_is_raised_goes_by_the_agents_policy",
+    ),
+    "an exception that cannot say what it is is a fault of ours": Mutant(
+        "P5",
+        "orchestrator/errors.py",
+        "    except Exception as failed:  # noqa: BLE001 - it is theirs\n",
+        "    except OrchestratorError as failed:\n",
+        f"{RUNNER}::test_an_exception_that_cannot_say_what_it_is_goes_by_the_policy_too",
+    ),
+    "an attempt in a thread may end unheard": Mutant(
+        "P5",
+        "orchestrator/runtime/forked.py",
+        "    except StopIteration as error:\n",
+        "    except ZeroDivisionError as error:\n",
+        f"{RUNNER}::test_next_without_a_default_ends_a_plain_function_at_once",
     ),
     "the limit of an attempt knows it for ever": Mutant(
         "P8",
@@ -70,14 +92,14 @@ MUTANTS = {
         "orchestrator/runtime/forked.py",
         "    async with limit():\n",
         "    async with nullcontext():\n",
-        "tests/unit/test_runner.py::test_a_timeout_is_told_as_one",
+        f"{RUNNER}::test_a_timeout_is_told_as_one",
     ),
     "the time of an attempt counts from its first wait": Mutant(
         "P5",
         "orchestrator/context.py",
         "self.limit = asyncio.timeout_at(self._end)",
         "self.limit = asyncio.timeout(60)",
-        "tests/unit/test_runner.py::test_the_time_of_an_attempt_counts_from_its_start",
+        f"{RUNNER}::test_the_time_of_an_attempt_counts_from_its_start",
     ),
     "an input is reckoned as it is in Python": Mutant(
         "P1",

@@ -185,11 +185,21 @@ def _exit(*_: Any) -> Any:
     raise SystemExit
 
 
+class Unsayable(BaseException):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def _raise_what_cannot_say_what_it_is(*_: Any) -> Any:
+    raise Unsayable
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [
         ({"matches": _raise}, r"matches\(\) raised ValueError: no"),
         ({"matches": _exit}, r"matches\(\) raised SystemExit"),
+        ({"matches": _raise_what_cannot_say_what_it_is}, r"raised Unsayable: \(no text"),
         ({"matches": lambda *_: None}, r"matches\(\) answered a NoneType; .* True or False"),
         ({"correlation": lambda *_: 7}, r"correlation\(\) answered a int; .* a text"),
         ({"correlation": lambda *_: ""}, r"correlation\(\) answered a str; .* a text"),

@@ -151,9 +151,13 @@ async def test_the_agent_decides(raised, expected):
         assert outcome.delay == timedelta(seconds=7)
 
 
-@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt])
-async def test_what_ends_a_program_does_not_end_the_worker(raised):
-    """F31: either, in a coroutine, would end the loop and cancel the neighbours."""
+class Odd(BaseException):
+    """What nobody expects who catches Exception."""
+
+
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, Odd])
+async def test_whatever_is_raised_goes_by_the_agents_policy(raised):
+    """F31: in a coroutine the first two would end the loop and cancel the neighbours."""
 
     async def act(self, task_input, ctx):
         raise raised
@@ -161,6 +165,40 @@ async def test_what_ends_a_program_does_not_end_the_worker(raised):
     outcome = (await run_agent(agent_that(act), Word(word="a"))).outcome
     assert isinstance(outcome, Retrying)
     assert outcome.fault.type == raised.__name__
+
+
+class Unsayable(Exception):
+    def __str__(self) -> str:
+        return self.never_set
+
+
+async def test_an_exception_that_cannot_say_what_it_is_goes_by_the_policy_too():
+    """Its own __str__ raises: still a failed attempt, not a fault of the worker's."""
+
+    async def act(self, task_input, ctx):
+        raise Unsayable
+
+    outcome = (await run_agent(agent_that(act), Word(word="a"))).outcome
+    assert isinstance(outcome, Retrying)
+    assert outcome.fault.type == "Unsayable"
+    assert outcome.fault.message == "(no text: its __str__ raised AttributeError)"
+
+
+class Plain(Agent[Word, Word]):
+    timeout = timedelta(seconds=20)
+
+    def run(self, task_input: Word, ctx: RunContext) -> Word:
+        return next(word for word in [task_input] if word.word == "another")
+
+
+async def test_next_without_a_default_ends_a_plain_function_at_once():
+    """A future takes no StopIteration: the attempt would hold its slot until its timeout."""
+    began = time.monotonic()
+    outcome = (await run_agent(Plain(), Word(word="a"))).outcome
+    assert isinstance(outcome, Retrying)
+    assert outcome.fault.message == "run raised StopIteration"
+    assert "another" in (outcome.fault.traceback or "")
+    assert time.monotonic() - began < 10  # half of its timeout
 
 
 async def test_an_output_of_the_wrong_type_is_a_fault():
