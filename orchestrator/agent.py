@@ -1,7 +1,7 @@
 """The class that users write: `class Triage(Agent[Alert, Verdict])` with an `async def run`."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
@@ -77,10 +77,9 @@ class Agent(Generic[InputT, OutputT]):
             raise ConfigurationError(
                 f"agent {cls.name!r}: {cls.queue!r} is a priority, not a queue; set `priority`"
             )
-        if cls.isolation not in set(Isolation):
-            raise ConfigurationError(
-                f"agent {cls.name!r}: isolation is {' or '.join(Isolation)}, not {cls.isolation!r}"
-            )
+        for setting, is_right, what in _SETTINGS:
+            if not is_right(given := getattr(cls, setting)):
+                raise ConfigurationError(f"agent {cls.name!r}: {setting} is {what}, not {given!r}")
         for base in getattr(cls, "__orig_bases__", ()):
             origin, types = get_origin(base), get_args(base)
             if (
@@ -208,6 +207,32 @@ class Agent(Generic[InputT, OutputT]):
         except ValidationError as error:
             raise InvalidInput(cls.name, tuple(_problems(error))) from error
         return loaded
+
+
+def _is_time(given: Any) -> bool:
+    return isinstance(given, timedelta) and given > timedelta(0)
+
+
+def _is_count(given: Any) -> bool:
+    return type(given) is int and given > 0
+
+
+def _are_schedules(given: Any) -> bool:
+    return isinstance(given, Sequence) and all(isinstance(each, Crontab) for each in given)
+
+
+# What a class may set: a mistake shows at import, and not when its first task fails.
+_SETTINGS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("priority", lambda it: it in list(Priority), " or ".join(Priority)),
+    ("retry", lambda it: isinstance(it, Retry), "a Retry, such as Retry(max_attempts=3)"),
+    ("timeout", _is_time, "a timedelta above zero, such as timedelta(minutes=10)"),
+    ("concurrency", lambda it: it is None or _is_count(it), "a whole number from 1, or None"),
+    ("budget", lambda it: it is None or isinstance(it, Budget), "a Budget, or None"),
+    ("isolation", lambda it: it in list(Isolation), " or ".join(Isolation)),
+    ("memory_limit", lambda it: it is None or _is_count(it), "a number of bytes, or None"),
+    ("cpu_limit", lambda it: it is None or _is_time(it), "a timedelta above zero, or None"),
+    ("schedules", _are_schedules, "a list of Crontab"),
+)
 
 
 def _problems(error: ValidationError) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from orchestrator.errors import ConfigurationError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
@@ -17,6 +19,19 @@ class Retry:
     base: timedelta = timedelta(seconds=1)
     ceiling: timedelta = timedelta(minutes=5)
     jitter: Callable[[], float] = random.random
+
+    def __post_init__(self) -> None:
+        """Refuse here what would otherwise fail at the first retry. Raises ConfigurationError."""
+        if type(self.max_attempts) is not int or self.max_attempts < 1:
+            raise ConfigurationError(
+                f"Retry: max_attempts is a whole number from 1, not {self.max_attempts!r}"
+            )
+        for name in ("base", "ceiling"):
+            given = getattr(self, name)
+            if not isinstance(given, timedelta) or given < timedelta(0):
+                raise ConfigurationError(
+                    f"Retry: {name} is a timedelta, such as timedelta(seconds=1), not {given!r}"
+                )
 
     def delay_after(self, attempt: int) -> timedelta | None:
         """Wait before the attempt that follows `attempt` (counted from 1), None when used up."""
@@ -31,11 +46,16 @@ class Retry:
 class RetryLater(Exception):
     """Raised by agent code: end this attempt and try again after `after` (default: the policy's).
 
-    It uses up an attempt; when none is left the task fails.
+    `after` in seconds where it is a number. It uses up an attempt; when none is left the task
+    fails.
     """
 
-    def __init__(self, message: str = "retry requested", *, after: timedelta | None = None) -> None:
-        self.after = after
+    def __init__(
+        self, message: str = "retry requested", *, after: float | timedelta | None = None
+    ) -> None:
+        if after is not None and not isinstance(after, timedelta):
+            after = timedelta(seconds=after)
+        self.after: timedelta | None = after
         super().__init__(message)
 
 

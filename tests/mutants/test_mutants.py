@@ -73,6 +73,13 @@ MUTANTS = {
         "    except OrchestratorError as failed:\n",
         f"{RUNNER}::test_an_exception_that_cannot_say_what_it_is_goes_by_the_policy_too",
     ),
+    "an agent may set what it likes": Mutant(
+        "P10",
+        "orchestrator/agent.py",
+        "            if not is_right(given := getattr(cls, setting)):\n",
+        "            if not is_right(given := getattr(cls, setting)) and False:\n",
+        f"{RUNNER}::test_a_setting_of_the_wrong_kind_shows_at_import",
+    ),
     "an attempt in a thread may end unheard": Mutant(
         "P5",
         "orchestrator/runtime/forked.py",

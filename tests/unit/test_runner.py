@@ -219,6 +219,61 @@ async def test_invalid_input_is_set_aside_and_names_the_field():
     assert SetAside
 
 
+@pytest.mark.parametrize(
+    ("setting", "given", "right"),
+    [
+        ("isolation", "thread", "isolation is task or process, not 'thread'"),
+        ("priority", ["high"], r"priority is high or normal or low, not \['high'\]"),
+        ("retry", 3, r"retry is a Retry, such as Retry\(max_attempts=3\), not 3"),
+        ("timeout", 30, r"timeout is a timedelta above zero, such as .*, not 30"),
+        ("timeout", timedelta(0), "timeout is a timedelta above zero"),
+        ("concurrency", "5", "concurrency is a whole number from 1, or None, not '5'"),
+        ("concurrency", 0, "concurrency is a whole number from 1"),
+        ("budget", {"tokens": 5}, "budget is a Budget, or None, not"),
+        ("memory_limit", "2G", "memory_limit is a number of bytes, or None, not '2G'"),
+        ("cpu_limit", 300, "cpu_limit is a timedelta above zero, or None, not 300"),
+        ("schedules", "* * * * *", r"schedules is a list of Crontab, not '\* "),
+        ("schedules", None, "schedules is a list of Crontab, not None"),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_shows_at_import(setting, given, right):
+    """Otherwise each task of it would fail, and of `retry` only when it is needed."""
+    with pytest.raises(ConfigurationError, match=f"agent 'wrong': {right}"):
+        type("Wrong", (Base,), {"name": "wrong", setting: given})
+
+
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [
+        ({"max_attempts": 0}, "max_attempts is a whole number from 1, not 0"),
+        ({"max_attempts": None}, "max_attempts is a whole number from 1, not None"),
+        ({"base": 1}, r"base is a timedelta, such as timedelta\(seconds=1\), not 1"),
+        ({"ceiling": timedelta(seconds=-1)}, "ceiling is a timedelta"),
+    ],
+)
+def test_so_does_a_retry_policy(given, right):
+    """With what would be right."""
+    with pytest.raises(ConfigurationError, match=f"Retry: {right}"):
+        Retry(**given)
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [(7, "RetryLater"), (7.0, "RetryLater"), ("7", "TypeError"), (float("nan"), "ValueError")],
+)
+async def test_retry_later_takes_seconds_as_apply_async_does(after, said):
+    """What is no time is the agent's fault, and goes by its policy."""
+
+    async def act(self, task_input, ctx):
+        raise RetryLater(after=after)
+
+    outcome = (await run_agent(agent_that(act), Word(word="a"))).outcome
+    assert isinstance(outcome, Retrying)
+    assert outcome.fault.type == said
+    if said == "RetryLater":
+        assert outcome.delay == timedelta(seconds=7)
+
+
 def test_names():
     """Default name in snake_case; what could not be a name is refused at import."""
 
@@ -228,7 +283,5 @@ def test_names():
     assert LongName.name == "long_name"
     with pytest.raises(ConfigurationError, match="use letters"):
         type("Bad", (Base,), {"name": "no spaces"})
-    with pytest.raises(ConfigurationError, match="isolation is task or process, not 'thread'"):
-        type("Bad", (Base,), {"name": "b", "isolation": "thread"})
     with pytest.raises(ConfigurationError, match="is a priority"):
         type("Bad", (Base,), {"name": "b", "queue": "high"})
