@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [W1 ... W6] [--quick] [--repeats N] [--json FILE] [--svg FILE]`.
+"""`python -m tests.benchmarks [W0 ... W6] [--quick] [--repeats N] [--json FILE] [--svg FILE]`.
 
 Measures everything in turn, round after round, so that every figure and its limit have seen the
 same hours of the machine.
@@ -18,6 +18,7 @@ from tests.benchmarks import (
     machine,
     plot,
     report,
+    w0_machine,
     w1_enqueue,
     w2_drain,
     w3_latency,
@@ -33,6 +34,7 @@ from tests.benchmarks.peers import environments
 from tests.benchmarks.progress import Telling
 
 WORKLOADS = {
+    "W0": w0_machine,
     "W1": w1_enqueue,
     "W2": w2_drain,
     "W3": w3_latency,
@@ -45,7 +47,9 @@ WORKLOADS = {
 def arguments() -> argparse.Namespace:
     """What to measure, how often, and where to write it."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("workloads", nargs="*", metavar="W", help="W1 to W6; all unless given")
+    parser.add_argument(
+        "workloads", nargs="*", metavar="W", help="W1 to W6 (and W0, always); all unless given"
+    )
     parser.add_argument("--repeats", type=int, help="rounds (5; 1 with --quick)")
     parser.add_argument("--quick", action="store_true", help="small sizes, under two minutes")
     parser.add_argument("--no-peers", action="store_true", help="without pgqueuer and taskiq")
@@ -53,7 +57,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the comparison")
     found = parser.parse_args()
-    found.workloads = [each.upper() for each in found.workloads] or list(WORKLOADS)
+    asked = [each.upper() for each in found.workloads]
+    found.workloads = ["W0", *(each for each in asked if each != "W0")] if asked else [*WORKLOADS]
     if strange := set(found.workloads) - set(WORKLOADS):
         parser.error(f"no workload {min(strange)}; there are {', '.join(WORKLOADS)}")
     found.repeats = found.repeats or (1 if found.quick else 5)

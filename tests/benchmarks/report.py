@@ -11,6 +11,7 @@ from rich.table import Table
 from tests.benchmarks.figures import Figure, Goal, shown
 
 TITLES = {
+    "W0": "how quiet the machine is",
     "W1": "enqueue",
     "W2": "drain until everything is in Postgres",
     "W3": "latency, one at a time",
