@@ -1,5 +1,6 @@
 """The class that users write: `class Triage(Agent[Alert, Verdict])` with an `async def run`."""
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -62,7 +63,7 @@ class Agent(Generic[InputT, OutputT]):
 
     def run(self, task_input: InputT, ctx: RunContext) -> Any:
         """Do the work and return an OutputT; written as `async def`, or as a plain `def`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name} has no run: write {_RUN}")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Read the types off the class line, so that a mistake shows at import."""
@@ -80,15 +81,10 @@ class Agent(Generic[InputT, OutputT]):
         for setting, is_right, what in _SETTINGS:
             if not is_right(given := getattr(cls, setting)):
                 raise ConfigurationError(f"agent {cls.name!r}: {setting} is {what}, not {given!r}")
-        for base in getattr(cls, "__orig_bases__", ()):
-            origin, types = get_origin(base), get_args(base)
-            if (
-                isinstance(origin, type)
-                and issubclass(origin, Agent)
-                and len(types) == 2  # noqa: PLR2004 - input and output
-                and not any(isinstance(each, TypeVar) for each in types)
-            ):
-                cls.input_type, cls.output_type = (TypeAdapter(each) for each in types)
+        types = _declared(cls)
+        if types and not any(isinstance(each, TypeVar) for each in types):
+            cls.input_type, cls.output_type = (TypeAdapter(each) for each in types)
+        _check_run(cls)
 
     @classmethod
     async def delay(cls, task_input: InputT) -> Handle[OutputT]:
@@ -207,6 +203,39 @@ class Agent(Generic[InputT, OutputT]):
         except ValidationError as error:
             raise InvalidInput(cls.name, tuple(_problems(error))) from error
         return loaded
+
+
+def _declared(cls: type[Any]) -> tuple[Any, ...]:
+    """The types that the class line names: what `Agent[...]` was given, also by way of bases."""
+    for base in cls.__dict__.get("__orig_bases__", ()):
+        origin, given = get_origin(base), get_args(base)
+        if origin is Agent:
+            return given
+        if isinstance(origin, type) and issubclass(origin, Agent):
+            filled = dict(zip(origin.__parameters__, given, strict=True))  # type: ignore[attr-defined]
+            return tuple(filled.get(each, each) for each in _declared(origin))
+    return ()
+
+
+_RUN = "`async def run(self, task_input, ctx)`"
+
+
+def _check_run(cls: type[Agent[Any, Any]]) -> None:
+    run = cls.__dict__.get("run")
+    if inspect.isasyncgenfunction(run) or inspect.isgeneratorfunction(run):
+        raise ConfigurationError(f"agent {cls.name!r}: run returns its output, it does not yield")
+    if inspect.isfunction(run):
+        try:
+            inspect.signature(run).bind("self", "task_input", "ctx")
+        except TypeError as error:
+            raise ConfigurationError(f"agent {cls.name!r}: run is {_RUN}; {error}") from error
+    is_generic = bool(cls.__parameters__)  # type: ignore[attr-defined]
+    if cls.run is not Agent.run and not is_generic and not hasattr(cls, "input_type"):
+        # Otherwise no worker would find it, and nobody would hear why.
+        raise ConfigurationError(
+            f"agent {cls.name!r}: say of which types its input and output are:"
+            f" class {cls.__name__}(Agent[Input, Output])"
+        )
 
 
 def _is_time(given: Any) -> bool:

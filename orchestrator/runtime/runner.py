@@ -106,9 +106,13 @@ class Runner:
         # cannot be stopped: after a timeout it runs on, and what it returns is dropped.
         context = copy_context()
         async with ctx.clock.running():
-            return await asyncio.get_running_loop().run_in_executor(
+            result = await asyncio.get_running_loop().run_in_executor(
                 self._threads, run_in_thread, lambda: context.run(agent.run, task_input, ctx)
             )
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(f"{agent.name}.run returned a coroutine: write `async def run`")
+        return result
 
 
 @lru_cache(maxsize=1024)

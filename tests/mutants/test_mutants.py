@@ -80,6 +80,27 @@ MUTANTS = {
         "            if not is_right(given := getattr(cls, setting)) and False:\n",
         f"{RUNNER}::test_a_setting_of_the_wrong_kind_shows_at_import",
     ),
+    "an agent's run need not be callable": Mutant(
+        "P10",
+        "orchestrator/agent.py",
+        "    if inspect.isfunction(run):\n",
+        "    if False:\n",
+        f"{RUNNER}::test_so_does_a_run_that_cannot_be_called",
+    ),
+    "an agent without types is passed over": Mutant(
+        "P10",
+        "orchestrator/agent.py",
+        "    if cls.run is not Agent.run and not is_generic",
+        "    if False and not is_generic",
+        f"{RUNNER}::test_and_an_agent_that_says_of_no_types",
+    ),
+    "the types of a generic base go by their place": Mutant(
+        "P10",
+        "orchestrator/agent.py",
+        "            return tuple(filled.get(each, each) for each in _declared(origin))\n",
+        "            return given\n",
+        f"{RUNNER}::test_a_generic_base_may_name_its_types_in_any_order",
+    ),
     "an attempt in a thread may end unheard": Mutant(
         "P5",
         "orchestrator/runtime/forked.py",

@@ -3,15 +3,19 @@
 import asyncio
 import time
 from datetime import timedelta
+from typing import Generic, TypeVar
 
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator import Agent, GiveUp, Retry, RetryLater, RunContext
 from orchestrator.context import RunClock
 from orchestrator.errors import ConfigurationError, InvalidInput
 from orchestrator.outcome import Completed, Failed, Retrying, SetAside
 from orchestrator.testing import run_agent
+
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
 
 
 class Word(BaseModel):
@@ -240,6 +244,97 @@ def test_a_setting_of_the_wrong_kind_shows_at_import(setting, given, right):
     """Otherwise each task of it would fail, and of `retry` only when it is needed."""
     with pytest.raises(ConfigurationError, match=f"agent 'wrong': {right}"):
         type("Wrong", (Base,), {"name": "wrong", setting: given})
+
+
+async def _without_ctx(self, task_input):
+    return task_input
+
+
+async def _yields(self, task_input, ctx):
+    yield task_input
+
+
+@pytest.mark.parametrize(
+    ("run", "right"),
+    [
+        (_without_ctx, r"run is `async def run\(self, task_input, ctx\)`; too many positional"),
+        (_yields, "run returns its output, it does not yield"),
+    ],
+)
+def test_so_does_a_run_that_cannot_be_called(run, right):
+    """Otherwise each attempt would fail by it, and be retried."""
+    with pytest.raises(ConfigurationError, match=f"agent 'wrong': {right}"):
+        type("Wrong", (Base,), {"name": "wrong", "run": run})
+
+
+def test_and_an_agent_that_says_of_no_types():
+    """No worker would find it; a base for others that is generic itself may wait with that."""
+    with pytest.raises(ConfigurationError, match=r"class Untyped\(Agent\[Input, Output\]\)"):
+
+        class Untyped(Agent):
+            async def run(self, task_input, ctx):
+                return task_input
+
+    class Echo(Agent[InputT, InputT]):
+        async def run(self, task_input: InputT, ctx: RunContext) -> InputT:
+            return task_input
+
+    class EchoWord(Echo[Word]):
+        pass
+
+    class EchoAgain(EchoWord):
+        pass
+
+    assert not hasattr(Echo, "input_type")
+    assert EchoAgain.input_type.validate_python({"word": "a"}) == Word(word="a")
+    with pytest.raises(ConfigurationError, match=r"class Echoes\(Agent\[Input, Output\]\)"):
+
+        class Echoes(Echo):
+            pass
+
+
+def test_a_generic_base_may_name_its_types_in_any_order():
+    """They are resolved by name, not by place."""
+
+    class Base(Agent[InputT, OutputT], Generic[OutputT, InputT]):
+        async def run(self, task_input: InputT, ctx: RunContext) -> OutputT:
+            raise NotImplementedError
+
+    class Half(Base[int, InputT]):
+        pass
+
+    class Whole(Half[str]):
+        pass
+
+    assert (Whole.input_type.validate_python("a"), Whole.output_type.validate_python(1)) == ("a", 1)
+    with pytest.raises(ValidationError):
+        Whole.input_type.validate_python(1)
+
+
+class Unfinished(Agent[Word, Word]):
+    pass
+
+
+class Forgot(Agent[Word, Word]):
+    def run(self, task_input: Word, ctx: RunContext) -> Word:
+        return self.later(task_input)
+
+    async def later(self, task_input: Word) -> Word:
+        return task_input
+
+
+@pytest.mark.parametrize(
+    ("agent", "said"),
+    [
+        (Unfinished(), "unfinished has no run: write `async def run"),
+        (Forgot(), "forgot.run returned a coroutine: write `async def run`"),
+    ],
+)
+async def test_what_shows_only_at_its_first_attempt_says_what_would_be_right(agent, said):
+    """A base may leave `run` to others; what a function returns is not known before."""
+    outcome = (await run_agent(agent, Word(word="a"))).outcome
+    assert isinstance(outcome, Retrying)
+    assert said in outcome.fault.message
 
 
 @pytest.mark.parametrize(
