@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import event, text
 
+from orchestrator import Retry, RunContext
 from orchestrator.app import recorder, worker
 from orchestrator.client import set_submitter
 from orchestrator.db import accepting
@@ -22,7 +23,7 @@ from orchestrator.services.janitor import Janitor
 from orchestrator.services.reconciler import Reconciler
 from orchestrator.services.recorder import Recorder
 from orchestrator.streams.message import KEPT
-from orchestrator.streams.names import AUDIT, AUDITOR, RECORDER, RESULTS
+from orchestrator.streams.names import AUDIT, AUDITOR, RECORDER, RESULTS, TASKS
 from orchestrator.task import Durability, Task, TaskState, new_id
 from tests.integration.test_spine import Shout, Text, rows, running
 from tests.support import wait_until
@@ -235,6 +236,62 @@ async def test_large_results_that_wait_are_recorded_in_portions(parts, database,
     assert max(each["count"] for each in written) < 10
     pending = await parts.streams.commands.xpending(parts.streams.keys.results, RECORDER)
     assert pending["pending"] == 0
+
+
+class Second(Shout):
+    """Succeeds at its second attempt."""
+
+    name = "second"
+    retry = Retry(max_attempts=2, base=timedelta(milliseconds=10))
+
+    async def run(self, task_input: Text, ctx: RunContext) -> Text:
+        if ctx.attempt == 1:
+            raise ValueError("not yet")
+        return task_input
+
+
+async def test_two_recorders_that_write_in_portions_tell_of_everything_once(
+    settings, database, streams, monkeypatch
+):
+    """Halves of a task's messages, its retry and its end meet in different ones, in any order."""
+    monkeypatch.setattr(portions, "PORTION_BYTES", 2_000)
+    tasks = [Second.task(Text(text=str(n))) for n in range(100)]
+    async with (
+        running(settings, Second, roles=(worker, recorder)) as parts,
+        running(settings, Second, roles=(recorder,)) as other,
+    ):
+        await parts.submitter.submit_many(tasks, durability=Durability.STREAM)
+        # Once more, as by a caller who got no answer.
+        await other.submitter.submit_many(tasks, durability=Durability.STREAM)
+        done = "SELECT 1 FROM tasks WHERE state = 'succeeded' OFFSET 99"
+        await wait_until(lambda: rows(database, done), what="100 recorded", timeout=60)
+        for key in (parts.streams.keys.tasks, parts.streams.keys.results):
+            await wait_until(lambda key=key: _none_pending(parts, key), what="acknowledged")
+
+    told = await rows(
+        database, "SELECT action, count(*), count(DISTINCT object_id) AS tasks FROM audit_events"
+        " WHERE object_type = 'task' GROUP BY action",
+    )  # fmt: skip
+    acts = {each["action"]: each["count"] for each in told}
+    assert {each["tasks"] for each in told} == {100}
+    assert (acts["task.retrying"], acts["task.succeeded"]) == (100, 100)
+    # Each of a task's three messages: the first, the same again, the next attempt's. Which of them
+    # the record sees after its end, and calls a duplicate, is the order of the recorders.
+    assert acts["task.queued"] + acts["task.duplicate"] == 300
+    begun = "SELECT 1 FROM audit_events WHERE action = 'task.queued' AND before IS NULL"
+    assert len(await rows(database, begun)) == 100
+    assert acts.keys() == {"task.queued", "task.duplicate", "task.retrying", "task.succeeded"}
+    attempts = await rows(database, "SELECT state, count(*) FROM attempts GROUP BY state")
+    assert {each["state"]: each["count"] for each in attempts} == {
+        "retrying": 100, "succeeded": 100,
+    }  # fmt: skip
+    assert len(await rows(database, "SELECT 1 FROM results")) == 100
+    assert await rows(database, "SELECT * FROM dead_letters") == []
+
+
+async def _none_pending(parts: Parts, key: str) -> bool:
+    pending = await parts.streams.commands.xpending(key, RECORDER)
+    return pending["pending"] == 0 and await parts.streams.lag(TASKS, RECORDER) == 0
 
 
 async def test_what_no_worker_of_ours_can_have_said_is_too_large(parts, database):
