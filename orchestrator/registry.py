@@ -22,6 +22,8 @@ from orchestrator.errors import (
 )
 from orchestrator.rule import Rule
 
+_OURS = Path(__file__).parent
+
 AgentClass = type[Agent[Any, Any]]
 RuleClass = type[Rule]
 
@@ -134,8 +136,10 @@ def _import(name: str, shown: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{last.filename}, line {last.lineno}"
+        frames = traceback.extract_tb(error.__traceback__)
+        # Where we refuse a class that they wrote, it is their line that is to be changed.
+        theirs = [each for each in frames if not Path(each.filename).is_relative_to(_OURS)]
+        where = f"{theirs[-1].filename}, line {theirs[-1].lineno}"
         if isinstance(error, SyntaxError) and error.filename:
             where = f"{error.filename}, line {error.lineno}"
         raise AgentsNotImportable(

@@ -86,6 +86,11 @@ def test_two_agents_of_one_name_are_refused(folder):
         ("import os\n\nimport no_such_module\n", 3, "no_such_module"),
         ("x = 1\ndef f(:\n", 2, "SyntaxError"),
         ("\n1 / 0\n", 2, "ZeroDivisionError"),
+        (
+            "from orchestrator import Agent\nclass Slow(Agent[int, int]):\n    timeout = 30\n",
+            2,
+            "timeout is a timedelta",
+        ),
     ],
 )
 def test_a_file_that_does_not_import_is_told_with_its_line(folder, text, line, said):
