@@ -6,6 +6,7 @@ import re
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from textwrap import indent
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_ai.models.test import TestModel
 
-from orchestrator import Agent, Alert
+from orchestrator import Agent, Alert, TaskState, TaskUnsuccessful
 from orchestrator.app import recorder
 from orchestrator.client import set_submitter
 from orchestrator.parts import Parts
@@ -73,6 +74,26 @@ async def test_the_sqlalchemy_example_runs(settings, database):
         found = await namespace["slowest"](session, "shout")
     assert [each[0] for each in found] == [handle.task_id]
     assert found[0][1] > 0
+
+
+async def test_the_agent_of_the_page_runs_and_is_submitted_as_it_says(settings, database):
+    """Its retry and its giving up, and every call of the page."""
+    agent, calls = blocks((ROOT / "docs" / "agents.md").read_text(), "python")
+    space: dict[str, Any] = {"__name__": "agents_of_the_page"}
+    exec(agent, space)  # noqa: S102 - our own page
+    exec(f"async def example():\n{indent(calls, '    ')}    return locals()", space)  # noqa: S102
+    scan, host = space["Scan"], space["Host"]
+    async with running(settings, scan) as parts:
+        set_submitter(parts.submitter)
+        found = await space["example"]()
+        assert found["report"] == space["Report"](host="db-1", open_ports=[22])
+        assert found["state"] is TaskState.SUCCEEDED
+        assert await found["later"].state() is TaskState.CANCELLED
+        assert len([await each.get(timeout=30) for each in found["handles"]]) == 100
+        assert (await (await scan.delay(host(name="db-2"))).get(timeout=30)).host == "db-2"
+        with pytest.raises(TaskUnsuccessful, match=r"failed: a\.b is not one of ours"):
+            await (await scan.delay(host(name="a.b"))).get(timeout=30)
+    set_submitter(None)
 
 
 async def test_the_rules_of_the_page_run(settings, database):
