@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
@@ -70,19 +70,19 @@ class Agent(Generic[InputT, OutputT]):
         super().__init_subclass__(**kwargs)
         if "name" not in cls.__dict__:
             cls.name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
-        if not re.fullmatch(r"[A-Za-z0-9_.\-]{1,100}", cls.name):
+        if not _is_name(cls.name):
             raise ConfigurationError(
                 f"agent name {cls.name!r} of {cls.__qualname__}: use letters, digits and _ . -"
             )
-        if cls.queue in set(Priority):
+        if cls.queue in list(Priority):
             raise ConfigurationError(
                 f"agent {cls.name!r}: {cls.queue!r} is a priority, not a queue; set `priority`"
             )
         for setting, is_right, what in _SETTINGS:
             if not is_right(given := getattr(cls, setting)):
                 raise ConfigurationError(f"agent {cls.name!r}: {setting} is {what}, not {given!r}")
-        types = _declared(cls)
-        if types and not any(isinstance(each, TypeVar) for each in types):
+        types = _declared(cls) if "__orig_bases__" in cls.__dict__ else ()
+        if types and not any(map(_left_open, types)):
             cls.input_type, cls.output_type = (TypeAdapter(each) for each in types)
         _check_run(cls)
 
@@ -206,40 +206,57 @@ class Agent(Generic[InputT, OutputT]):
 
 
 def _declared(cls: type[Any]) -> tuple[Any, ...]:
-    """The types that the class line names: what `Agent[...]` was given, also by way of bases."""
-    for base in cls.__dict__.get("__orig_bases__", ()):
-        origin, given = get_origin(base), get_args(base)
+    """The types that `Agent[...]` was given, by way of generic bases, too; () where it was not."""
+    for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
+        origin, given = get_origin(base) or base, get_args(base)
         if origin is Agent:
             return given
-        if isinstance(origin, type) and issubclass(origin, Agent):
-            filled = dict(zip(origin.__parameters__, given, strict=True))  # type: ignore[attr-defined]
-            return tuple(filled.get(each, each) for each in _declared(origin))
+        if isinstance(origin, type) and issubclass(origin, Agent) and (types := _declared(origin)):
+            filled = dict(zip(origin.__parameters__, given, strict=False))  # type: ignore[attr-defined]
+            return tuple(_filled(each, filled) for each in types)
     return ()
+
+
+def _filled(declared: Any, given: Mapping[Any, Any]) -> Any:
+    if isinstance(declared, TypeVar):
+        return given.get(declared, declared)
+    left = _left_open(declared)
+    return declared[tuple(given.get(each, each) for each in left)] if left else declared
+
+
+def _left_open(declared: Any) -> Sequence[Any]:
+    """The type variables in it."""
+    if isinstance(declared, TypeVar):
+        return (declared,)
+    if isinstance(declared, type):  # a generic model of pydantic's is a class with any arguments
+        told = getattr(declared, "__pydantic_generic_metadata__", {})
+        return told.get("parameters", ()) if told.get("origin") else ()
+    return getattr(declared, "__parameters__", ())
 
 
 _RUN = "`async def run(self, task_input, ctx)`"
 
 
 def _check_run(cls: type[Agent[Any, Any]]) -> None:
-    run = cls.__dict__.get("run")
+    run = inspect.getattr_static(cls, "run")
+    if not callable(cls.run):
+        raise ConfigurationError(f"agent {cls.name!r}: run is {_RUN}, not {run!r}")
     if inspect.isasyncgenfunction(run) or inspect.isgeneratorfunction(run):
         raise ConfigurationError(f"agent {cls.name!r}: run returns its output, it does not yield")
     if inspect.isfunction(run):
         try:
-            inspect.signature(run).bind("self", "task_input", "ctx")
+            # As it is called: what a wrapper adds or takes away is the wrapper's.
+            inspect.signature(run, follow_wrapped=False).bind("self", "task_input", "ctx")
         except TypeError as error:
             raise ConfigurationError(f"agent {cls.name!r}: run is {_RUN}; {error}") from error
-    is_generic = bool(cls.__parameters__)  # type: ignore[attr-defined]
-    if cls.run is not Agent.run and not is_generic and not hasattr(cls, "input_type"):
-        # Otherwise no worker would find it, and nobody would hear why.
-        raise ConfigurationError(
-            f"agent {cls.name!r}: say of which types its input and output are:"
-            f" class {cls.__name__}(Agent[Input, Output])"
-        )
+
+
+def _is_name(given: Any) -> bool:
+    return isinstance(given, str) and re.fullmatch(r"[A-Za-z0-9_.\-]{1,100}", given) is not None
 
 
 def _is_time(given: Any) -> bool:
-    return isinstance(given, timedelta) and given > timedelta(0)
+    return isinstance(given, timedelta) and timedelta(0) < given <= timedelta(days=365)
 
 
 def _is_count(given: Any) -> bool:
@@ -247,19 +264,20 @@ def _is_count(given: Any) -> bool:
 
 
 def _are_schedules(given: Any) -> bool:
-    return isinstance(given, Sequence) and all(isinstance(each, Crontab) for each in given)
+    return isinstance(given, Collection) and all(isinstance(each, Crontab) for each in given)
 
 
 # What a class may set: a mistake shows at import, and not when its first task fails.
 _SETTINGS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("queue", _is_name, "a name of letters, digits and _ . -"),
     ("priority", lambda it: it in list(Priority), " or ".join(Priority)),
     ("retry", lambda it: isinstance(it, Retry), "a Retry, such as Retry(max_attempts=3)"),
-    ("timeout", _is_time, "a timedelta above zero, such as timedelta(minutes=10)"),
+    ("timeout", _is_time, "a timedelta, such as timedelta(minutes=10), a year at most"),
     ("concurrency", lambda it: it is None or _is_count(it), "a whole number from 1, or None"),
     ("budget", lambda it: it is None or isinstance(it, Budget), "a Budget, or None"),
     ("isolation", lambda it: it in list(Isolation), " or ".join(Isolation)),
     ("memory_limit", lambda it: it is None or _is_count(it), "a number of bytes, or None"),
-    ("cpu_limit", lambda it: it is None or _is_time(it), "a timedelta above zero, or None"),
+    ("cpu_limit", lambda it: it is None or _is_time(it), "a timedelta, a year at most, or None"),
     ("schedules", _are_schedules, "a list of Crontab"),
 )
 

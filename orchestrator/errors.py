@@ -232,5 +232,5 @@ def text_of(error: BaseException) -> str:
     """What somebody else's exception says of itself; some fail at that, too."""
     try:
         return str(error)
-    except Exception as failed:  # noqa: BLE001 - it is theirs
+    except BaseException as failed:  # noqa: BLE001 - theirs, whatever it is
         return f"(no text: its __str__ raised {type(failed).__name__})"

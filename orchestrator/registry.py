@@ -7,6 +7,7 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -135,11 +136,12 @@ def _expose(folder: Path) -> None:
 def _import(name: str, shown: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        # Where we refuse a class that they wrote, it is their line that is to be changed.
-        theirs = [each for each in frames if not Path(each.filename).is_relative_to(_OURS)]
-        where = f"{theirs[-1].filename}, line {theirs[-1].lineno}"
+    except (Exception, SystemExit) as error:
+        # The first frame is this one. Where we refuse a class that they wrote, or what we call
+        # does, it is their line that is to be changed.
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        *_, last = takewhile(lambda each: not Path(each.filename).is_relative_to(_OURS), frames)
+        where = f"{last.filename}, line {last.lineno}"
         if isinstance(error, SyntaxError) and error.filename:
             where = f"{error.filename}, line {error.lineno}"
         raise AgentsNotImportable(
@@ -149,15 +151,29 @@ def _import(name: str, shown: str) -> ModuleType:
 
 def _agents_in(module: ModuleType) -> list[AgentClass]:
     # Only classes that the module defines: an agent imported from its neighbour is not a second.
-    return [
+    found = [
         each
         for each in vars(module).values()
         if inspect.isclass(each)
         and issubclass(each, Agent)
         and each.__module__ == module.__name__
-        and hasattr(each, "input_type")
         and not inspect.isabstract(each)
     ]
+    for each in found:
+        if not hasattr(each, "input_type") and not _is_base(each):
+            # Passed over, no worker would know it, and nobody would hear why.
+            raise ConfigurationError(
+                f"agent {_place(each)} does not name its input and output types: write"
+                f" class {each.__name__}(Agent[Input, Output]), and a base for others"
+                " as Agent[InputT, OutputT]"
+            )
+    return [each for each in found if hasattr(each, "input_type")]
+
+
+def _is_base(cls: AgentClass) -> bool:
+    """True of what others are derived from: generic, derived from already, or without `run`."""
+    is_generic = bool(cls.__parameters__)  # type: ignore[attr-defined]
+    return is_generic or bool(cls.__subclasses__()) or cls.run is Agent.run
 
 
 def _rules_in(module: ModuleType) -> list[RuleClass]:

@@ -32,14 +32,19 @@ class Retry:
                 raise ConfigurationError(
                     f"Retry: {name} is a timedelta, such as timedelta(seconds=1), not {given!r}"
                 )
+        if not callable(self.jitter):
+            raise ConfigurationError(
+                f"Retry: jitter is a function of nothing that gives 0 to 1, not {self.jitter!r}"
+            )
 
     def delay_after(self, attempt: int) -> timedelta | None:
         """Wait before the attempt that follows `attempt` (counted from 1), None when used up."""
         if attempt >= self.max_attempts:
             return None
-        # Double each time; the cap on the exponent keeps attempt 2,000 from overflowing.
+        # Double each time, but never past what a float or a timedelta holds.
         # The random half keeps a thousand tasks that failed together from coming back together.
-        backoff = min(self.base * 2.0 ** min(attempt - 1, 32), self.ceiling)
+        factor = 2.0 ** min(attempt - 1, 32)
+        backoff = self.base * factor if self.base < self.ceiling / factor else self.ceiling
         return backoff * (0.5 + self.jitter() / 2)
 
 
@@ -50,13 +55,21 @@ class RetryLater(Exception):
     fails.
     """
 
+    after: float | timedelta | None = None  # also of a class of theirs
+
     def __init__(
         self, message: str = "retry requested", *, after: float | timedelta | None = None
     ) -> None:
-        if after is not None and not isinstance(after, timedelta):
-            after = timedelta(seconds=after)
-        self.after: timedelta | None = after
+        if after is not None:
+            self.after = after
         super().__init__(message)
+
+    @property
+    def delay(self) -> timedelta | None:
+        """`after` as a timedelta; None leaves it to the policy. Raises what timedelta raises."""
+        if self.after is None or isinstance(self.after, timedelta):
+            return self.after
+        return timedelta(seconds=self.after)
 
 
 class GiveUp(Exception):

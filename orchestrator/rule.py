@@ -230,8 +230,10 @@ def task_for(
         )
     except Rejected as error:
         raise RuleFailed(rule.name, str(error), reason=error.reason) from error
-    except Exception as error:
-        # What is no JSON, say.
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # What is no JSON, say, or what the agent's own validators raise.
         raise _raised(rule, "input", error) from error
 
 
@@ -251,7 +253,7 @@ def _call(rule: Rule, method: str, *given: Any) -> Any:
     try:
         return getattr(rule, method)(*given)
     except KeyboardInterrupt:
-        raise  # of somebody at the command line; a service's goes to its loop
+        raise  # Ctrl-C at the command line
     except BaseException as error:
         raise _raised(rule, method, error) from error
 

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import copy_context
+from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
@@ -27,7 +28,7 @@ from orchestrator.runtime.witness import Witness
 
 logger = logging.getLogger("aurora.runner")
 
-LONGEST_DELAY = timedelta(days=365)  # what user code asks for beyond that has no date
+LONGEST_DELAY = timedelta(days=365)  # what user code asks for far beyond that has no date
 TRACEBACK_LIMIT = 8_000  # characters; the innermost frames are at the end and stay
 
 
@@ -56,19 +57,6 @@ class Runner:
             else:
                 result = await self._in_thread(agent, task_input, ctx)
             return Completed(self._serialised(agent, result))
-        except InvalidInput as error:
-            return SetAside(DeadReason.INVALID_INPUT, str(error))
-        except GiveUp as error:
-            return Failed(_fault(error))
-        except ModelFailed as error:
-            fault = _model_fault(error)
-            return (
-                retry_or_fail(agent.retry, ctx.attempt, fault)
-                if error.worth_retrying
-                else Failed(fault)
-            )
-        except RetryLater as error:
-            return retry_or_fail(agent.retry, ctx.attempt, _fault(error), error.after)
         except GeneratorExit:
             raise  # this coroutine is being closed
         except BaseException as error:
@@ -77,14 +65,7 @@ class Runner:
             # it awaited was cancelled.
             if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
                 raise
-            fault = _fault(error)
-            if ctx.clock.has_run_out:
-                fault = timeout_fault(agent, fault.traceback)
-            logger.info(
-                "task %s attempt %d: %s: %s", ctx.task_id, ctx.attempt, fault.type, fault.message,
-                extra={"event": "attempt.raised", "task_id": ctx.task_id},
-            )  # fmt: skip
-            return retry_or_fail(agent.retry, ctx.attempt, fault)
+            return _ended_by(error, agent, ctx)
         finally:
             ctx.clock.limit = None  # it knows this run, which knows the context
 
@@ -111,8 +92,46 @@ class Runner:
             )
         if inspect.iscoroutine(result):
             result.close()
-            raise TypeError(f"{agent.name}.run returned a coroutine: write `async def run`")
+            raise TypeError(
+                f"{agent.name}.run returned a coroutine: write `async def run`, also where it is"
+                " wrapped"
+            )
         return result
+
+
+def _ended_by(error: BaseException, agent: Agent[Any, Any], ctx: RunContext) -> Outcome:
+    """What an attempt comes to that raised this."""
+    try:
+        return _by_policy(error, agent, ctx)
+    except Exception as failed:
+        # Theirs, too: a policy, or a delay, that cannot be reckoned with.
+        logger.exception("task %s: its retry failed", ctx.task_id)
+        fault = _fault(error)
+        said = f"{fault.message}; and its retry raised {type(failed).__name__}: {text_of(failed)}"
+        return Failed(replace(fault, message=_utf8(said[:2_000])))
+
+
+def _by_policy(error: BaseException, agent: Agent[Any, Any], ctx: RunContext) -> Outcome:
+    match error:
+        case InvalidInput():
+            return SetAside(DeadReason.INVALID_INPUT, str(error))
+        case GiveUp():
+            return Failed(_fault(error))
+        case ModelFailed():
+            fault = _model_fault(error)
+            if not error.worth_retrying:
+                return Failed(fault)
+            return retry_or_fail(agent.retry, ctx.attempt, fault)
+        case RetryLater():
+            return retry_or_fail(agent.retry, ctx.attempt, _fault(error), error.delay)
+    fault = _fault(error)
+    if ctx.clock.has_run_out:
+        fault = timeout_fault(agent, fault.traceback)
+    logger.info(
+        "task %s attempt %d: %s: %s", ctx.task_id, ctx.attempt, fault.type, fault.message,
+        extra={"event": "attempt.raised", "task_id": ctx.task_id},
+    )  # fmt: skip
+    return retry_or_fail(agent.retry, ctx.attempt, fault)
 
 
 @lru_cache(maxsize=1024)
@@ -134,8 +153,8 @@ def retry_or_fail(
     if delay is None:
         return Failed(fault)
     if after is not None:
-        delay = min(max(after, timedelta(0)), LONGEST_DELAY)
-    return Retrying(fault, delay)
+        delay = max(after, timedelta(0))
+    return Retrying(fault, min(delay, LONGEST_DELAY))
 
 
 def timeout_fault(agent: Agent[Any, Any], where: str | None) -> Fault:
@@ -148,7 +167,11 @@ def timeout_fault(agent: Agent[Any, Any], where: str | None) -> Fault:
 
 
 def _fault(error: BaseException) -> Fault:
-    text = "".join(traceback.format_exception(error))
+    try:
+        lines = traceback.format_exception(error)
+    except Exception:  # noqa: BLE001 - it looks at attributes, which may be theirs
+        lines = [*traceback.format_tb(error.__traceback__), f"{type(error).__name__}\n"]
+    text = "".join(lines)
     return Fault(
         type=type(error).__name__,
         message=_utf8(text_of(error)[:2_000]) or type(error).__name__,

@@ -255,6 +255,13 @@ async def test_two_recorders_that_write_in_portions_tell_of_everything_once(
 ):
     """Halves of a task's messages, its retry and its end meet in different ones, in any order."""
     monkeypatch.setattr(portions, "PORTION_BYTES", 2_000)
+    write, wrote = Recorder._write, set()
+
+    async def noted(self, batch):
+        wrote.add(self.consumer.name)
+        await write(self, batch)
+
+    monkeypatch.setattr(Recorder, "_write", noted)
     tasks = [Second.task(Text(text=str(n))) for n in range(100)]
     async with (
         running(settings, Second, roles=(worker, recorder)) as parts,
@@ -268,6 +275,7 @@ async def test_two_recorders_that_write_in_portions_tell_of_everything_once(
         for key in (parts.streams.keys.tasks, parts.streams.keys.results):
             await wait_until(lambda key=key: _none_pending(parts, key), what="acknowledged")
 
+    assert len(wrote) == 2
     told = await rows(
         database, "SELECT action, count(*), count(DISTINCT object_id) AS tasks FROM audit_events"
         " WHERE object_type = 'task' GROUP BY action",

@@ -101,7 +101,9 @@ class Raises(Shout):
     name = "raises"
 
     async def run(self, task_input: Text, ctx: RunContext) -> Text:
-        raise GeneratorExit("not even an Exception")  # the one that no runner can take for its own
+        raise GeneratorExit(
+            "not even an Exception"
+        )  # a runner lets it through: it closes coroutines
 
 
 async def test_whatever_an_agent_raises_keeps_neither_slot_nor_lease(settings, streams):
@@ -110,7 +112,7 @@ async def test_whatever_an_agent_raises_keeps_neither_slot_nor_lease(settings, s
         settings.model_copy(update={"concurrency": 1}), Shout, Raises, roles=(worker,)
     ) as parts:
         set_submitter(parts.submitter)
-        with pytest.raises(TaskUnsuccessful, match="not even an Exception"):
+        with pytest.raises(TaskUnsuccessful, match="a fault in the worker: not even an Exception"):
             await (await Raises.delay(Text(text="x"))).get(timeout=10)
         assert (await (await Shout.delay(Text(text="y"))).get(timeout=10)).text == "Y"
 

@@ -1,14 +1,15 @@
 """Rules for alerts: what they pick, what is refused at start, what becomes of one that fails."""
 
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
-from orchestrator import Agent, Alert, Investigation, Priority, Rule, Severity
+from orchestrator import Agent, Alert, Investigation, Priority, Rule, RunContext, Severity
 from orchestrator.errors import ConfigurationError, DeadReason, DuplicateRule
 from orchestrator.investigation import Member, Standing, join
 from orchestrator.registry import AgentRegistry
@@ -219,6 +220,38 @@ def test_whatever_goes_wrong_in_a_rule_is_that_rules_failure(said: dict[str, Any
     assert caught.value.rule == "faulty"
     assert caught.value.reason is DeadReason.RULE_FAILED
     assert len(str(caught.value).encode()) < 700
+
+
+class Leaving(BaseModel):
+    signature: str
+
+    @field_validator("signature")
+    @classmethod
+    def leave(cls, signature: str) -> str:
+        sys.exit(signature)
+
+
+class Leaves(Agent[Leaving, Leaving]):
+    async def run(self, task_input: Leaving, ctx: RunContext) -> Leaving:
+        return task_input
+
+
+def test_so_is_what_the_agents_own_validators_raise():
+    """It would end the service that asked."""
+    rule = faulty(agent=Leaves, input=lambda *_: {"signature": "x"})()
+
+    with pytest.raises(RuleFailed, match=r"input\(\) raised SystemExit: x"):
+        task_for(rule, alert())
+
+
+def test_ctrl_c_is_nobodys_failure():
+    """Somebody at the command line wants out."""
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ask(faulty(matches=interrupted)(), alert())
 
 
 def test_input_that_the_agent_refuses_keeps_its_own_reason():

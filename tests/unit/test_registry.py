@@ -91,6 +91,12 @@ def test_two_agents_of_one_name_are_refused(folder):
             2,
             "timeout is a timedelta",
         ),
+        (
+            "from orchestrator import Agent\nclass No: pass\nclass A(Agent[No, int]):\n    x = 1\n",
+            3,
+            "pydantic-core schema",
+        ),
+        ("import sys\nsys.exit(3)\n", 2, "SystemExit: 3"),
     ],
 )
 def test_a_file_that_does_not_import_is_told_with_its_line(folder, text, line, said):
@@ -102,6 +108,32 @@ def test_a_file_that_does_not_import_is_told_with_its_line(folder, text, line, s
 
     assert f"{folder / 'broken.py'}, line {line}" in str(caught.value)
     assert said in str(caught.value)
+
+
+UNTYPED = """
+from orchestrator import Agent
+
+class Base(Agent):
+    async def run(self, task_input, ctx):
+        return task_input
+
+class Typed(Base, Agent[dict, dict]):
+    pass
+
+class Untyped(Base):
+    pass
+"""
+
+
+def test_an_agent_that_names_no_types_is_refused_and_a_base_is_not(folder):
+    """No worker would know it, and nobody would hear why."""
+    (folder / "typed.py").write_text(UNTYPED.partition("class Untyped")[0])
+    assert list(load_agents([str(folder)]).by_name) == ["typed"]
+
+    (folder / "untyped.py").write_text(UNTYPED)
+    right = r"untyped\.Untyped .* write class Untyped\(Agent\[Input, Output\]\)"
+    with pytest.raises(ConfigurationError, match=right):
+        load_agents([str(folder)])
 
 
 def test_a_folder_that_is_not_there(tmp_path):
