@@ -48,7 +48,10 @@ class Runner:
         set_running(ctx)
         ctx.clock.start(agent.timeout.total_seconds())
         try:
-            task_input = agent.load_input(ctx.task.input)
+            try:
+                task_input = agent.load_input(ctx.task.input)
+            except InvalidInput as error:  # its own: what `run` gives to another agent is an error
+                return SetAside(DeadReason.INVALID_INPUT, str(error))
             if _is_coroutine(type(agent).run):
                 step = self._witness.step_of(ctx.task_id)
                 result = await run_in_loop(
@@ -113,8 +116,6 @@ def _ended_by(error: BaseException, agent: Agent[Any, Any], ctx: RunContext) -> 
 
 def _by_policy(error: BaseException, agent: Agent[Any, Any], ctx: RunContext) -> Outcome:
     match error:
-        case InvalidInput():
-            return SetAside(DeadReason.INVALID_INPUT, str(error))
         case GiveUp():
             return Failed(_fault(error))
         case ModelFailed():

@@ -101,6 +101,13 @@ MUTANTS = {
         "            return given\n",
         f"{RUNNER}::test_a_generic_base_may_name_its_types_in_any_order",
     ),
+    "an input that no type wants is tried again": Mutant(
+        "P10",
+        "orchestrator/runtime/runner.py",
+        "            except InvalidInput as error:  # its own",
+        "            except OSError as error:  # its own",
+        f"{RUNNER}::test_invalid_input_is_set_aside_and_names_the_field",
+    ),
     "what a wrapper injects is asked of the caller": Mutant(
         "P10",
         "orchestrator/agent.py",

@@ -3,7 +3,8 @@
 import asyncio
 import functools
 import time
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 import pytest
@@ -11,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator import Agent, GiveUp, Retry, RetryLater, RunContext
 from orchestrator.context import RunClock
-from orchestrator.errors import ConfigurationError, InvalidInput
+from orchestrator.errors import ConfigurationError, DeadReason, InvalidInput
 from orchestrator.outcome import Completed, Failed, Retrying, SetAside
+from orchestrator.runtime.runner import Runner
 from orchestrator.testing import run_agent
 
 InputT = TypeVar("InputT")
@@ -264,11 +266,32 @@ async def test_an_output_of_the_wrong_type_is_a_fault():
     assert "output type refuses" in outcome.fault.message
 
 
+async def test_what_a_run_gives_wrongly_to_another_agent_is_its_own_error():
+    """Its own input was fine: no dead letter about a field that it does not have."""
+
+    async def act(self, task_input, ctx):
+        Lazily.task({"n": "no number"})
+
+    outcome = (await run_agent(agent_that(act), Word(word="a"))).outcome
+    assert isinstance(outcome, Retrying)
+    assert outcome.fault.type == "InvalidInput"
+    assert "'lazily' is not valid: /n" in outcome.fault.message
+
+
 async def test_invalid_input_is_set_aside_and_names_the_field():
-    """P10, at the runner's door."""
+    """P10, at the runner's door; the caller's is the first."""
     with pytest.raises(InvalidInput, match="/word"):
         Base.load_input({"word": 1})
-    assert SetAside
+
+    task = Base.task(Word(word="a")).model_copy(update={"input": {"word": 1}})
+    context = RunContext(
+        task=task, attempt=1, worker="w", deadline=datetime.now(UTC), emit=None, read=None
+    )
+    with ThreadPoolExecutor(max_workers=1) as threads:
+        outcome = await Runner(threads, max_output=100).run(Base(), context)
+    assert isinstance(outcome, SetAside)
+    assert outcome.reason is DeadReason.INVALID_INPUT
+    assert "/word" in outcome.detail
 
 
 @pytest.mark.parametrize(
