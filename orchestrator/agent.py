@@ -17,7 +17,7 @@ from orchestrator.cron import Crontab
 from orchestrator.errors import ConfigurationError, InvalidInput
 from orchestrator.handle import Handle
 from orchestrator.retry import Retry
-from orchestrator.task import Durability, Priority, Task, idempotent_id, new_id
+from orchestrator.task import Durability, Priority, Task, idempotent_id, is_name, new_id
 
 # What an error names of an input that is wrong throughout; text is cut at so many characters.
 PROBLEMS, LONGEST = 20, 500
@@ -70,7 +70,7 @@ class Agent(Generic[InputT, OutputT]):
         super().__init_subclass__(**kwargs)
         if "name" not in cls.__dict__:
             cls.name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
-        if not _is_name(cls.name):
+        if not is_name(cls.name):
             raise ConfigurationError(
                 f"agent name {cls.name!r} of {cls.__qualname__}: use letters, digits and _ . -"
             )
@@ -251,10 +251,6 @@ def _check_run(cls: type[Agent[Any, Any]]) -> None:
             raise ConfigurationError(f"agent {cls.name!r}: run is {_RUN}; {error}") from error
 
 
-def _is_name(given: Any) -> bool:
-    return isinstance(given, str) and re.fullmatch(r"[A-Za-z0-9_.\-]{1,100}", given) is not None
-
-
 def _is_time(given: Any) -> bool:
     return isinstance(given, timedelta) and timedelta(0) < given <= timedelta(days=365)
 
@@ -269,7 +265,7 @@ def _are_schedules(given: Any) -> bool:
 
 # What a class may set: a mistake shows at import, and not when its first task fails.
 _SETTINGS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("queue", _is_name, "a name of letters, digits and _ . -"),
+    ("queue", is_name, "a name of letters, digits and _ . -"),
     ("priority", lambda it: it in list(Priority), " or ".join(Priority)),
     ("retry", lambda it: isinstance(it, Retry), "a Retry, such as Retry(max_attempts=3)"),
     ("timeout", _is_time, "a timedelta, such as timedelta(minutes=10), a year at most"),

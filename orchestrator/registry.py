@@ -84,14 +84,16 @@ def load_agents(sources: Iterable[str]) -> AgentRegistry:
     A folder's parent goes on `sys.path` and the folder is imported under its own name, so that
     `from agents.triage import Triage` is the same class everywhere.
     """
-    classes: dict[AgentClass, None] = {}
-    rules: dict[RuleClass, None] = {}
+    modules: list[ModuleType] = []
     for source in sources:
         is_path = "/" in source or source.startswith(".") or Path(source).is_dir()
-        modules = _import_folder(Path(source)) if is_path else [_import(source, source)]
-        for module in modules:
-            classes.update(dict.fromkeys(_agents_in(module)))
-            rules.update(dict.fromkeys(_rules_in(module)))
+        modules += _import_folder(Path(source)) if is_path else [_import(source, source)]
+    classes: dict[AgentClass, None] = {}
+    rules: dict[RuleClass, None] = {}
+    for module in modules:  # all of them are imported: a base knows its children
+        _refuse_untyped(module)
+        classes.update(dict.fromkeys(_agents_in(module)))
+        rules.update(dict.fromkeys(_rules_in(module)))
     return AgentRegistry(classes, rules)
 
 
@@ -150,16 +152,11 @@ def _import(name: str, shown: str) -> ModuleType:
 
 
 def _agents_in(module: ModuleType) -> list[AgentClass]:
-    # Only classes that the module defines: an agent imported from its neighbour is not a second.
-    found = [
-        each
-        for each in vars(module).values()
-        if inspect.isclass(each)
-        and issubclass(each, Agent)
-        and each.__module__ == module.__name__
-        and not inspect.isabstract(each)
-    ]
-    for each in found:
+    return [each for each in _classes_in(module) if hasattr(each, "input_type")]
+
+
+def _refuse_untyped(module: ModuleType) -> None:
+    for each in _classes_in(module):
         if not hasattr(each, "input_type") and not _is_base(each):
             # Passed over, no worker would know it, and nobody would hear why.
             raise ConfigurationError(
@@ -167,7 +164,18 @@ def _agents_in(module: ModuleType) -> list[AgentClass]:
                 f" class {each.__name__}(Agent[Input, Output]), and a base for others"
                 " as Agent[InputT, OutputT]"
             )
-    return [each for each in found if hasattr(each, "input_type")]
+
+
+def _classes_in(module: ModuleType) -> list[AgentClass]:
+    # Only classes that the module defines: an agent imported from its neighbour is not a second.
+    return [
+        each
+        for each in vars(module).values()
+        if inspect.isclass(each)
+        and issubclass(each, Agent)
+        and each.__module__ == module.__name__
+        and not inspect.isabstract(each)
+    ]
 
 
 def _is_base(cls: AgentClass) -> bool:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from orchestrator.agent import Agent
 from orchestrator.alert import Alert, AlertKind, Severity, clean_text
 from orchestrator.errors import ConfigurationError, DeadReason, Rejected, text_of
-from orchestrator.task import Priority, Task, idempotent_id
+from orchestrator.task import Priority, Task, idempotent_id, is_name
 
 logger = logging.getLogger("aurora.rules")
 
@@ -99,7 +99,7 @@ def _problems_of(cls: Any) -> Iterator[str]:
         yield "it names no agent; write `agent = ...` (or `abstract=True` where others extend it)"
     elif agent is not None and not (isinstance(agent, type) and issubclass(agent, Agent)):
         yield f"agent is {agent!r}; write the agent's class"
-    elif not isinstance(cls.name, str) or not re.fullmatch(r"[A-Za-z0-9_.\-]{1,100}", cls.name):
+    elif not is_name(cls.name):
         yield f"name is {cls.name!r}; use letters, digits and _ . -, 100 at most"
     else:
         yield from _wrong_options(cls)

@@ -33,6 +33,13 @@ NAMESPACE = UUID("ae37848d-4000-58c2-a7b5-80b4fe022e7d")
 Name = Annotated[
     str, StringConstraints(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.\-]+$")
 ]
+
+
+def is_name(given: Any) -> bool:
+    """True of what `Name` takes, for classes that users write."""
+    return isinstance(given, str) and re.fullmatch(r"[A-Za-z0-9_.\-]{1,100}", given) is not None
+
+
 _CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 

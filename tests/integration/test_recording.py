@@ -23,7 +23,7 @@ from orchestrator.services.janitor import Janitor
 from orchestrator.services.reconciler import Reconciler
 from orchestrator.services.recorder import Recorder
 from orchestrator.streams.message import KEPT
-from orchestrator.streams.names import AUDIT, AUDITOR, RECORDER, RESULTS, TASKS
+from orchestrator.streams.names import AUDIT, AUDITOR, RECORDER, RESULTS, TASKS, Stream
 from orchestrator.task import Durability, Task, TaskState, new_id
 from tests.integration.test_spine import Shout, Text, rows, running
 from tests.support import wait_until
@@ -272,8 +272,8 @@ async def test_two_recorders_that_write_in_portions_tell_of_everything_once(
         await other.submitter.submit_many(tasks, durability=Durability.STREAM)
         done = "SELECT 1 FROM tasks WHERE state = 'succeeded' OFFSET 99"
         await wait_until(lambda: rows(database, done), what="100 recorded", timeout=60)
-        for key in (parts.streams.keys.tasks, parts.streams.keys.results):
-            await wait_until(lambda key=key: _none_pending(parts, key), what="acknowledged")
+        for stream in (TASKS, RESULTS):
+            await wait_until(lambda each=stream: _all_read(parts, each), what="acknowledged")
 
     assert len(wrote) == 2
     told = await rows(
@@ -297,9 +297,8 @@ async def test_two_recorders_that_write_in_portions_tell_of_everything_once(
     assert await rows(database, "SELECT * FROM dead_letters") == []
 
 
-async def _none_pending(parts: Parts, key: str) -> bool:
-    pending = await parts.streams.commands.xpending(key, RECORDER)
-    return pending["pending"] == 0 and await parts.streams.lag(TASKS, RECORDER) == 0
+async def _all_read(parts: Parts, stream: Stream) -> bool:
+    return await parts.streams.lag(stream, RECORDER) == 0
 
 
 async def test_what_no_worker_of_ours_can_have_said_is_too_large(parts, database):

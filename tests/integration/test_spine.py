@@ -101,9 +101,8 @@ class Raises(Shout):
     name = "raises"
 
     async def run(self, task_input: Text, ctx: RunContext) -> Text:
-        raise GeneratorExit(
-            "not even an Exception"
-        )  # a runner lets it through: it closes coroutines
+        # A runner lets this one through: it closes coroutines.
+        raise GeneratorExit("not even an Exception")
 
 
 async def test_whatever_an_agent_raises_keeps_neither_slot_nor_lease(settings, streams):

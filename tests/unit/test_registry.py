@@ -14,7 +14,7 @@ from orchestrator.errors import (
     DuplicateAgent,
     UnknownAgent,
 )
-from orchestrator.registry import AgentRegistry, load_agents
+from orchestrator.registry import AgentRegistry, find_agent, load_agents
 
 ONE = "from orchestrator import Agent\n\nclass One(Agent[dict, dict]):\n    version = 1\n"
 
@@ -134,6 +134,19 @@ def test_an_agent_that_names_no_types_is_refused_and_a_base_is_not(folder):
     right = r"untyped\.Untyped .* write class Untyped\(Agent\[Input, Output\]\)"
     with pytest.raises(ConfigurationError, match=right):
         load_agents([str(folder)])
+
+
+def test_a_base_and_its_children_may_be_in_two_files(folder):
+    """And a child process, which imports the one of its agent alone, finds what stands there."""
+    base = UNTYPED.partition("class Typed")[0]
+    beside = "class Beside(Agent[dict, dict]):\n    pass\n"
+    (folder / "a_base.py").write_text(base + beside)
+    child = f"from {folder.name}.a_base import Base\nfrom orchestrator import Agent\n"
+    (folder / "child.py").write_text(child + "class Child(Base, Agent[dict, dict]):\n    pass\n")
+    assert list(load_agents([str(folder)]).by_name) == ["beside", "child"]
+
+    (folder / "alone.py").write_text(base + beside)
+    assert find_agent(f"{folder.name}.alone", "beside").name == "beside"
 
 
 def test_a_folder_that_is_not_there(tmp_path):
